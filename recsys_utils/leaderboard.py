@@ -1,0 +1,218 @@
+"""Measured results: written once by chapters and benchmarks, read by everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recsys_utils.evaluation import Report
+from recsys_utils.splits import Split
+
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else None
+
+
+class Model(NamedTuple):
+    title: str
+    chapter: str
+    colour: str
+
+
+MODELS = {
+    "random": Model("random", "02_evaluation", "#999999"),
+    "popularity": Model("popularity", "03_baselines", "#555555"),
+    "genre_charts": Model("genre charts", "03_baselines", "#8c6d31"),
+    "tfidf": Model("TF-IDF content", "03_baselines", "#e69f00"),
+    "covisitation": Model("co-visitation", "03_baselines", "#b8860b"),
+    "user_knn": Model("user-kNN", "04_neighbours", "#56b4e9"),
+    "item_knn": Model("item-kNN", "04_neighbours", "#0072b2"),
+    "ease": Model("EASE", "04_neighbours", "#d55e00"),
+    "biases": Model("biases", "06_matrix_factorization", "#bbbbbb"),
+    "mf": Model("matrix factorisation", "06_matrix_factorization", "#66c2a5"),
+    "als": Model("ALS", "06_matrix_factorization", "#3a9e7e"),
+    "ials": Model("iALS", "07_bpr", "#009e73"),
+    "bpr": Model("BPR", "07_bpr", "#1b6e4f"),
+    "gmf": Model("GMF", "08_neumf", "#cab2d6"),
+    "mlp": Model("MLP", "08_neumf", "#b07aa1"),
+    "neumf": Model("NeuMF", "08_neumf", "#7b4b94"),
+    "neumf_pretrained": Model("NeuMF, pre-trained", "08_neumf", "#4b2a63"),
+    "two_tower_keras": Model("two towers, Keras", "09_two_tower_keras", "#f4a6c0"),
+    "two_tower": Model("two towers", "10_two_tower_pytorch", "#cc79a7"),
+    "two_tower_features": Model("two towers, features", "10_two_tower_pytorch", "#8e3b69"),
+    "blend": Model("blend", "14_leaderboard", "#000000"),
+}
+EDITIONS = ("latest-small", "100k", "1m", "demo")
+PROTOCOLS = ("house", "global-time", "leave-one-out", "within-item", "ncf", "ratings-5fold")
+
+
+def results_dir() -> Path:
+    """Where results are read: the checkout's results/, else the copy in the wheel."""
+    return CHECKOUT / "results" if CHECKOUT else PACKAGE / "_results"
+
+
+def record(
+    model: str,
+    report: Report,
+    split: Split,
+    *,
+    hyperparameters: dict | None = None,
+    n_parameters: int = 0,
+    train_seconds: float = 0.0,
+    selection: dict | None = None,
+    seeds: dict[str, dict[str, float]] | None = None,
+    command: str | None = None,
+) -> Path:
+    """Write one model's test report as <edition>/<protocol>/<model>.json, per-user values beside it as .npz.
+
+    selection: how the hyper-parameters were chosen (metric, split, trials, grid, seconds); seeds: metric means by seed.
+    Left out, both are kept from the committed result when its hyper-parameters and split are the same. Written to
+    RECSYS_RESULTS_DIR, else the checkout, else a temporary folder; prints which. Raises ValueError for an unknown id.
+    """
+    edition = split.data.name
+    _known("model", model, MODELS)
+    _known("edition", edition, EDITIONS)
+    _known("protocol", split.protocol, PROTOCOLS)
+    if report.fingerprint != split.fingerprint or report.part != "test":
+        raise ValueError(
+            f"the report is of {report.protocol}, part {report.part!r}; record wants the test part of this split"
+        )
+    hyperparameters = hyperparameters or {}
+    if selection is None or seeds is None:
+        before = _committed(model, edition, split.protocol)
+        same = before.get("hyperparameters") == hyperparameters and before.get("split_fingerprint") == split.fingerprint
+        selection = selection or (before.get("selection") if same else None)
+        seeds = seeds or (before.get("seeds") if same else None)
+    row = {
+        "model": model,
+        "title": MODELS[model].title,
+        "chapter": MODELS[model].chapter,
+        "edition": edition,
+        "data_sha256": split.data.data_sha256,
+        "protocol": split.protocol,
+        "split_fingerprint": split.fingerprint,
+        "k": report.k,
+        "n_users": len(report.users),
+        "metrics": {
+            name: {"mean": report.mean(name)} | dict(zip(("low", "high"), report.intervals.get(name, ()), strict=False))
+            for name in report.means
+        },
+        "seeds": seeds or {},
+        "hyperparameters": hyperparameters,
+        "selection": selection or {},
+        "command": command or f"notebooks/{MODELS[model].chapter}.ipynb",
+        "n_parameters": int(n_parameters),
+        "train_seconds": round(train_seconds, 3),
+        "score_ms_per_user": round(1000 * report.seconds / len(report.users), 4),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": _versions(),
+    }
+    root, where = _output_dir()
+    path = root / edition / split.protocol / f"{model}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    np.savez_compressed(
+        path.with_suffix(".npz"),
+        users=report.users.astype(np.int32),
+        columns=report.columns.astype(np.float32),
+        names=np.array(report.names),
+    )
+    print(f"recorded {edition}/{split.protocol}/{model} in {where}")
+    return path
+
+
+def load(model: str, protocol: str = "house", edition: str = "latest-small") -> Report:
+    """The recorded report of a model, with per-user values, for tables and paired comparisons."""
+    row = result(model, protocol, edition)
+    with np.load(_folder(edition, protocol) / f"{model}.npz", allow_pickle=False) as stored:
+        users, columns, names = stored["users"], stored["columns"].astype(float), tuple(stored["names"].tolist())
+    catalogue = {name: cell["mean"] for name, cell in row["metrics"].items() if name not in names}
+    seconds = row["score_ms_per_user"] * len(users) / 1000
+    return Report(users, columns, names, row["k"], catalogue, protocol, "test", row["split_fingerprint"], seconds)
+
+
+def result(model: str, protocol: str = "house", edition: str = "latest-small") -> dict:
+    """The recorded JSON of a model: metrics, hyper-parameters, how they were chosen, times, versions."""
+    _known("model", model, MODELS)
+    path = _folder(edition, protocol) / f"{model}.json"
+    if not path.exists():
+        there = sorted(file.stem for file in path.parent.glob("*.json"))
+        raise FileNotFoundError(f"no result {edition}/{protocol}/{model}; recorded there: {there}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def board(protocol: str = "house", edition: str = "latest-small", models: list[str] | None = None) -> pd.DataFrame:
+    """One row a recorded model, best NDCG first: title, metrics with the interval of NDCG, seconds to train."""
+    models = models or [model for model in MODELS if (_folder(edition, protocol) / f"{model}.json").exists()]
+    rows = []
+    for row in (result(model, protocol, edition) for model in models):
+        cells = row["metrics"]
+        ndcg = cells["ndcg"]
+        rows.append(
+            {"model": row["title"], "NDCG": ndcg["mean"], "95% interval": f"[{ndcg['low']:.3f}, {ndcg['high']:.3f}]"}
+            | {
+                title: cells[name]["mean"]
+                for name, title in {
+                    "recall": "recall",
+                    "hit_rate": "hit rate",
+                    "mrr": "MRR",
+                    "coverage": "coverage",
+                }.items()
+            }
+            | {"fit, s": row["train_seconds"]}
+        )
+    table = pd.DataFrame(rows).sort_values("NDCG", ascending=False, ignore_index=True)
+    table.index += 1
+    return table
+
+
+def published() -> pd.DataFrame:
+    """Every published figure the book quotes: model, metric, value, protocol, source, grade (results/published.json)."""
+    return pd.DataFrame(_read("published.json", []))
+
+
+def chapters() -> dict[str, dict[str, float]]:
+    """Minutes and memory (GB) of each chapter, as measured on two cores (results/chapters.json)."""
+    return _read("chapters.json", {})
+
+
+def _folder(edition: str, protocol: str) -> Path:
+    return results_dir() / edition / protocol
+
+
+def _committed(model: str, edition: str, protocol: str) -> dict:
+    return _read(f"{edition}/{protocol}/{model}.json", {})
+
+
+def _read(name: str, default):
+    path = results_dir() / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+
+
+def _output_dir() -> tuple[Path, str]:
+    named = os.environ.get("RECSYS_RESULTS_DIR")
+    if named:
+        return Path(named), "RECSYS_RESULTS_DIR"
+    if CHECKOUT:
+        return CHECKOUT / "results", "results/"
+    return Path(tempfile.gettempdir()) / "recsys-results", "a temporary folder"
+
+
+def _known(what: str, name: str, names) -> None:
+    if name not in names:
+        raise ValueError(f"unknown {what} {name!r}; expected one of {', '.join(names)}")
+
+
+def _versions() -> dict[str, str]:
+    packages = ["numpy", "scipy", "pandas", "scikit-learn"] + [
+        p for p in ("torch", "tensorflow", "keras") if p in sys.modules
+    ]
+    return {"python": platform.python_version()} | {package: metadata.version(package) for package in packages}

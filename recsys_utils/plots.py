@@ -1,0 +1,112 @@
+"""The book's figure style and its few recurring plots."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from recsys_utils.leaderboard import MODELS
+
+WIDTH = 7.0  # inches
+
+
+def use_style() -> None:
+    """Opaque white background, quiet axes, colours that colour-blind readers can tell apart (Okabe & Ito)."""
+    plt.rcdefaults()
+    plt.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, 3.6),
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#e6e6e6",
+            "axes.axisbelow": True,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 11,
+            "legend.frameon": False,
+            "axes.prop_cycle": plt.cycler(
+                color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"]
+            ),
+        }
+    )
+
+
+def describe(figure: Figure, alt: str) -> None:
+    """Show a figure as PNG with alternative text for those who cannot see it, and close it.
+
+    Raises ValueError for a text under twenty characters: say what the picture shows, not that it is one.
+    """
+    if len(alt) < 20:
+        raise ValueError(f"alt={alt!r}; say in a sentence what the figure shows")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(figure)
+    display({"image/png": buffer.getvalue(), "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def intervals(
+    rows: Mapping[str, tuple[float, float, float]], x: str, title: str, reference: float | None = None
+) -> Figure:
+    """Means with intervals, one row a name: {name: (mean, low, high)}; a model id brings its title and colour.
+
+    reference: where to draw a dashed line, chance for instance.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.36 * len(rows)))
+    for place, (name, (mean, low, high)) in enumerate(reversed(rows.items())):
+        colour = MODELS[name].colour if name in MODELS else "#0072b2"
+        axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
+        axes.plot(mean, place, "o", color=colour)
+    axes.set_yticks(range(len(rows)), [MODELS[name].title if name in MODELS else name for name in reversed(rows)])
+    if reference is not None:
+        axes.axvline(reference, color="#999999", linestyle="--", linewidth=1)
+    axes.set(xlabel=x, title=title)
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def line(
+    curves: Mapping[str, Mapping[float, float]] | Mapping[float, float],
+    x: str,
+    y: str,
+    title: str = "",
+    logx: bool = False,
+) -> Figure:
+    """One or several curves {x: y}; several are given by name."""
+    figure, axes = plt.subplots()
+    named = curves if all(isinstance(curve, Mapping) for curve in curves.values()) else {"": curves}
+    for name, curve in named.items():
+        axes.plot(list(curve), list(curve.values()), "o-", label=name)
+    if logx:
+        axes.set_xscale("log")
+    if len(named) > 1:
+        axes.legend()
+    axes.set(xlabel=x, ylabel=y, title=title)
+    return figure
+
+
+def bars(heights: Mapping[str, float], x: str, title: str, reference: float | None = None) -> Figure:
+    """Horizontal bars, one a name, the first on top; reference draws a dashed line."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(heights)))
+    names: Sequence[str] = list(heights)[::-1]
+    axes.barh(range(len(names)), [heights[name] for name in names], color="#0072b2")
+    axes.set_yticks(range(len(names)), names)
+    if reference is not None:
+        axes.axvline(reference, color="#999999", linestyle="--", linewidth=1)
+    axes.set(xlabel=x, title=title)
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def lorenz(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lorenz curve of counts, shape (n,): shares of the items, fewest first, and of the events, both of shape (n + 1,)."""
+    ordered = np.sort(np.asarray(counts, float))
+    return np.linspace(0, 1, len(ordered) + 1), np.concatenate([[0], np.cumsum(ordered)]) / ordered.sum()
