@@ -35,7 +35,7 @@ def chapter(name: str) -> None:
 
 
 def table(frame: pd.DataFrame, caption: str = "", decimals: int = 3) -> None:
-    """Show a data frame; every cell is escaped, so a title is text whatever it contains. Text/plain stands beside it."""
+    """Show a data frame as HTML and as text; every cell is escaped, so a title stays text whatever it contains."""
     shown = frame.copy()
     for column in shown.select_dtypes("floating"):
         shown[column] = shown[column].map(lambda value: "" if pd.isna(value) else f"{value:.{decimals}f}")

@@ -265,8 +265,8 @@ def evaluate_with_sampled_negatives(
 ) -> Report:
     """Rank each held-out item among n_negatives sampled unseen items only: the shortcut of many papers.
 
-    The values are not comparable with those of evaluate, nor with another number of negatives, and can reverse the
-    order of models (Krichene & Rendle 2020). A user with several held-out items counts as their mean; ties are broken at
+    The values are not comparable with those of evaluate, nor with another number of negatives, and can reverse
+    the order of models (Krichene & Rendle 2020). A user with several held-out items counts as their mean; ties are broken at
     random. Negatives are uniform over the items the user has neither seen nor held out.
     """
     from recsys_utils.sampling import NegativeSampler

@@ -175,7 +175,7 @@ def board(protocol: str = "house", edition: str = "latest-small", models: list[s
 
 
 def published() -> pd.DataFrame:
-    """Every published figure the book quotes: model, metric, value, protocol, source, grade (results/published.json)."""
+    """Every published figure the book quotes, with its protocol, source and grade (results/published.json)."""
     return pd.DataFrame(_read("published.json", []))
 
 

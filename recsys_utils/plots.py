@@ -107,6 +107,6 @@ def bars(heights: Mapping[str, float], x: str, title: str, reference: float | No
 
 
 def lorenz(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lorenz curve of counts, shape (n,): shares of the items, fewest first, and of the events, both of shape (n + 1,)."""
+    """Lorenz curve of counts, shape (n,): shares of items, fewest first, and of events, both of shape (n + 1,)."""
     ordered = np.sort(np.asarray(counts, float))
     return np.linspace(0, 1, len(ordered) + 1), np.concatenate([[0], np.cumsum(ordered)]) / ordered.sum()

@@ -9,7 +9,7 @@ DENSE_CELLS = 256_000_000  # up to here a table of one byte a cell answers "is i
 
 
 class NegativeSampler:
-    """Draws items uniformly or in proportion to popularity^alpha among those that are no positive of the user.
+    """Draws items, uniformly or in proportion to popularity^alpha, among the non-positives of a user.
 
     positives: shape (n_users, n_items), a stored entry is a positive; all of them are avoided, not only the current one.
     alpha: 0 for uniform; 1 for popularity; 0.75 is common (Mikolov et al. 2013). Items without positives have weight 0
@@ -70,7 +70,7 @@ class NegativeSampler:
 
 
 def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Walker's alias method (Vose 1991): thresholds and aliases, shape (n_items,); one draw costs two random numbers."""
+    """Walker's alias method (Vose 1991): thresholds and aliases, shape (n_items,); a draw costs two random numbers."""
     n = len(weights)
     scaled = weights * (n / weights.sum())
     threshold, other = np.ones(n, np.float32), np.arange(n, dtype=np.int32)

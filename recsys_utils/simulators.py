@@ -16,7 +16,7 @@ WORDS = {
     "nature": "forest river wolf mountain ocean whale winter island",
     "music": "guitar band concert singer piano stage tour record",
 }
-PLAIN_WORDS = "night story friend city journey secret family return".split()
+PLAIN_WORDS = ["night", "story", "friend", "city", "journey", "secret", "family", "return"]
 
 
 class Demo(NamedTuple):

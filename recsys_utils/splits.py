@@ -68,7 +68,7 @@ class Split:
         if len(both):
             user, item = divmod(int(both[0]), self.data.n_items)
             raise ValueError(
-                f"user {self.data.user_ids[user]!r} and item {self.data.item_ids[item]!r} are in two parts of the split; "
+                f"user {self.data.user_ids[user]!r} and item {self.data.item_ids[item]!r} are in two parts; "
                 f"a model would be tested on what it was trained on. Keep one row a pair, or put all its rows in one part"
             )
 
@@ -143,8 +143,8 @@ def global_temporal(data: Interactions, test: float = 0.2, validation: float = 0
     """
     times = _times(data)
     ordered = np.sort(times)
-    first_test = ordered[int(round((1 - test) * len(ordered)))]
-    first_validation = ordered[int(round((1 - test - validation) * len(ordered)))]
+    first_test = ordered[round((1 - test) * len(ordered))]
+    first_validation = ordered[round((1 - test - validation) * len(ordered))]
     return Split(
         data, np.select([times >= first_test, times >= first_validation], [TEST, VALIDATION], TRAIN), "global-time"
     )

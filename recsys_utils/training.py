@@ -17,7 +17,7 @@ def seed_everything(seed: int = 0) -> None:
     """
     os.environ["PYTHONHASHSEED"] = str(seed)
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the legacy generator is what libraries fall back to
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
         sys.modules["torch"].set_flush_denormal(True)  # denormal Adam moments slow embeddings down many times over
