@@ -59,7 +59,8 @@ class Report:
             sums = weights @ self.columns
             return {name: getattr(metrics, name)(sums) for name in RATING}
         known = ~np.isnan(self.columns)
-        means = (weights @ np.where(known, self.columns, 0)) / (weights @ known.astype(float))
+        totals, users = weights @ np.where(known, self.columns, 0), weights @ known.astype(float)
+        means = np.divide(totals, users, out=np.full_like(totals, np.nan), where=users > 0)
         return {name: means[:, column] for column, name in enumerate(self.names)}
 
     @cached_property
@@ -171,6 +172,13 @@ def evaluate(
     n_items = holdout.seen.n_items
     excluded = None
     if candidates is not None:
+        candidates = np.asarray(candidates)
+        whole = candidates.size and np.issubdtype(candidates.dtype, np.integer)
+        if not whole or candidates.min() < 0 or candidates.max() >= n_items:
+            raise ValueError(
+                f"candidates holds {candidates.dtype} values {candidates[:3]}…; expected item codes in 0..{n_items - 1}"
+                f" (np.flatnonzero makes them from a mask)"
+            )
         excluded = np.setdiff1d(np.arange(n_items), candidates)
     ranked, extra = [], []
     batch = max(1, BATCH_CELLS // n_items)
@@ -209,9 +217,10 @@ def evaluate_rankings(
     """
     users = _checked_users(users, holdout)
     items = np.asarray(items)
-    if items.ndim != 2 or len(items) != len(users):
+    if items.ndim != 2 or len(items) != len(users) or not np.issubdtype(items.dtype, np.integer):
         raise ValueError(
-            f"items has shape {items.shape}; expected ({len(users)}, k), one list a user with held-out items"
+            f"items has shape {items.shape} and type {items.dtype}; expected item codes of shape ({len(users)}, k), "
+            f"one list a user with held-out items"
         )
     n_items = holdout.seen.n_items
     if items.size and (items.min() < -1 or items.max() >= n_items):
@@ -233,7 +242,7 @@ def evaluate_rankings(
         "mrr": metrics.mrr(hits, n_relevant),
         "map": metrics.average_precision(hits, n_relevant),
         "map_relevant": metrics.average_precision(hits, n_relevant, denominator="relevant"),
-        "novelty": metrics.novelty(items, holdout.seen.item_counts, holdout.seen.n_users),
+        "novelty": metrics.novelty(items, holdout.seen_matrix.getnnz(axis=0), holdout.seen.n_users),
     } | (more or {})
     return Report(
         users=users,
@@ -266,12 +275,14 @@ def evaluate_with_sampled_negatives(
     """Rank each held-out item among n_negatives sampled unseen items only: the shortcut of many papers.
 
     The values are not comparable with those of evaluate, nor with another number of negatives, and can reverse
-    the order of models (Krichene & Rendle 2020). A user with several held-out items counts as their mean; ties are broken at
-    random. Negatives are uniform over the items the user has neither seen nor held out.
+    the order of models (Krichene & Rendle 2020). A user with several held-out items counts as their mean; ties are
+    broken at random. Negatives are uniform over the items the user has neither seen nor held out.
     """
     from recsys_utils.sampling import NegativeSampler
 
     _check_k(k)
+    if n_negatives < 1:
+        raise ValueError(f"n_negatives={n_negatives}; expected at least 1, or every model is perfect")
     rng = np.random.default_rng(seed)
     sampler = NegativeSampler(holdout.seen_matrix + holdout.truth_matrix)
     truth = holdout.truth_matrix
@@ -341,15 +352,18 @@ def top_k(scores: np.ndarray, k: int, users: np.ndarray, seed: int = 0) -> np.nd
 
 def membership(matrix: sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Whether matrix[rows[u], columns[u, r]] is stored, shape of columns; a column of -1 is never stored."""
-    n = matrix.shape[1]
-    stored = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * n + matrix.indices
-    return np.isin(np.where(columns < 0, -1, rows[:, None].astype(np.int64) * n + columns), stored)
+    n_rows, n = matrix.shape
+    matrix.sort_indices()
+    stored = np.repeat(np.arange(n_rows, dtype=np.int64), np.diff(matrix.indptr)) * n + matrix.indices
+    stored = np.append(stored, n_rows * n)  # beyond every cell, so that each search ends at a stored one
+    wanted = np.where(columns < 0, -1, rows[:, None].astype(np.int64) * n + columns)
+    return stored[np.searchsorted(stored, wanted)] == wanted
 
 
 def _priority(seed: int, users: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Uniform numbers in [0, 1), one per (seed, user, item): the finaliser of SplitMix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
-        state = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + users.astype(np.uint64) * np.uint64(
+        state = np.uint64(seed % 2**64) * np.uint64(0x9E3779B97F4A7C15) + users.astype(np.uint64) * np.uint64(
             0xD1B54A32D192ED03
         )
         state = _mix(state) + items.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -384,7 +398,9 @@ def _scores(scorer: Scorer, users: np.ndarray, n_items: int) -> np.ndarray:
         )
     if not np.issubdtype(scores.dtype, np.floating):
         scores = scores.astype(np.float64)
-    if np.isnan(scores.sum()) and np.isnan(scores).any():
+    with np.errstate(all="ignore"):  # inf - inf and overflow: only a hint to look closer
+        suspicious = np.isnan(scores.sum())
+    if suspicious and np.isnan(scores).any():
         row, item = np.argwhere(np.isnan(scores))[0]
         raise ValueError(
             f"the score of user code {users[row]} and item code {item} is nan; scores must be numbers or -inf"
@@ -396,18 +412,23 @@ def _checked_users(users: np.ndarray | None, holdout: Holdout) -> np.ndarray:
     if users is None:
         users = holdout.users
     users = np.asarray(users)
+    if not users.size:
+        raise ValueError("no user to evaluate: users is empty, or nobody has a held-out item")
+    if users.ndim != 1 or not np.issubdtype(users.dtype, np.integer):
+        raise ValueError(
+            f"users has shape {users.shape} and type {users.dtype}; expected user codes of shape (U,), "
+            f"some of holdout.users"
+        )
     missing = users[~np.isin(users, holdout.users)]
     if len(missing):
         raise ValueError(
             f"user code {missing[0]} has no held-out item, so no metric is defined; use codes of holdout.users"
         )
-    if not len(users):
-        raise ValueError("no user has a held-out item; nothing to evaluate")
     return users
 
 
 def _check_k(k: int) -> None:
-    if not isinstance(k, int | np.integer) or k < 1:
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k={k!r}; expected a whole number of at least 1")
 
 
@@ -426,5 +447,6 @@ def _bootstrap(report: Report, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _interval(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    draws = draws[~np.isnan(draws)]
+    low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (np.nan, np.nan)
     return float(low), float(high)

@@ -44,9 +44,11 @@ class Interactions:
         for axis in ("user", "item"):
             ids = np.asarray(getattr(self, f"{axis}_ids"))
             codes = getattr(self, f"{axis}s")
+            if ids.ndim != 1:
+                raise ValueError(f"{axis}_ids has shape {ids.shape}; expected one id a code, shape (n_{axis}s,)")
             if len(pd.unique(ids)) != len(ids):
                 duplicate = pd.Series(ids)[pd.Series(ids).duplicated()].iloc[0]
-                raise ValueError(f"{axis}_ids holds {duplicate!r} twice; each code needs an id of its own")
+                raise ValueError(f"{axis}_ids holds {duplicate} twice; each code needs an id of its own")
             if len(codes) and (codes.min() < 0 or codes.max() >= len(ids)):
                 wrong = codes.min() if codes.min() < 0 else codes.max()
                 raise ValueError(
@@ -202,33 +204,41 @@ def _column(values, dtype: type, name: str, length: int) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 1 or len(values) != length:
         raise ValueError(f"{name} has shape {values.shape}; expected ({length},), one value an interaction")
-    column = values.astype(dtype, copy=False)
+    try:
+        with np.errstate(invalid="ignore"):  # nan and what is too large are named below
+            column = values.astype(dtype, copy=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} does not hold numbers ({error}); expected {np.dtype(dtype)} values") from None
     if dtype != np.float32 and len(values) and not np.array_equal(column, values):
         row = int(np.flatnonzero(column != values)[0])
         raise ValueError(
-            f"{name}[{row}] is {values[row]!r}, which {np.dtype(dtype)} cannot hold; expected whole numbers"
+            f"{name}[{row}] is {values[row]}, which {np.dtype(dtype)} cannot hold; expected whole numbers"
         )
     if dtype == np.float32 and not np.isfinite(column).all():
         row = int(np.flatnonzero(~np.isfinite(column))[0])
-        raise ValueError(f"{name}[{row}] is {values[row]!r}; expected a finite number")
+        raise ValueError(f"{name}[{row}] is {values[row]}; expected a finite number")
     return column
 
 
 def _align(table: pd.DataFrame, ids: np.ndarray, axis: str) -> pd.DataFrame:
     if table.index.has_duplicates:
         raise ValueError(
-            f"{axis}_table describes {table.index[table.index.duplicated()][0]!r} twice; expected one row an id"
+            f"{axis}_table describes {table.index[table.index.duplicated()][0]} twice; expected one row an id"
         )
     missing = pd.Index(ids).difference(table.index)
     if len(missing):
         raise ValueError(
-            f"{axis}_table has no row for {len(missing)} ids, {missing[0]!r} first; index it by {axis} id "
+            f"{axis}_table has no row for {len(missing)} ids, {missing[0]} first; index it by {axis} id "
             f"(table.set_index('{axis}_id')) and give every id a row"
         )
     return table.loc[ids]
 
 
 def _codes(column: pd.Series, table: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:
-    known = column.unique() if table is None else np.union1d(column.unique(), table.index.to_numpy())
-    ids = np.sort(known)
+    known = [column.unique()] if table is None else [column.unique(), table.index]
+    try:
+        ids = np.unique(np.concatenate([np.asarray(ids) for ids in known]))
+    except TypeError:
+        kinds = sorted({type(one).__name__ for ids in known for one in ids})
+        raise ValueError(f"column {column.name!r} and its table mix ids of types {kinds}; use one type") from None
     return ids, np.searchsorted(ids, column.to_numpy())

@@ -31,6 +31,7 @@ MODELS = {
     "random": Model("random", "02_evaluation", "#999999"),
     "popularity": Model("popularity", "03_baselines", "#555555"),
     "genre_charts": Model("genre charts", "03_baselines", "#8c6d31"),
+    "favourite_category": Model("favourite category", "04_neighbours", "#8c6d31"),
     "tfidf": Model("TF-IDF content", "03_baselines", "#e69f00"),
     "covisitation": Model("co-visitation", "03_baselines", "#b8860b"),
     "user_knn": Model("user-kNN", "04_neighbours", "#56b4e9"),
@@ -69,15 +70,17 @@ def record(
     train_seconds: float = 0.0,
     selection: dict | None = None,
     seeds: dict[str, dict[str, float]] | None = None,
+    chapter: str | None = None,
     command: str | None = None,
 ) -> Path:
     """Write one model's test report as <edition>/<protocol>/<model>.json, per-user values beside it as .npz.
 
+    chapter: the notebook that records the row, None for the model's own; command: what was run, None for that notebook.
     selection: how the hyper-parameters were chosen (metric, split, trials, grid, seconds); seeds: metric means by seed.
     Left out, both are kept from the committed result when its hyper-parameters and split are the same. Written to
     RECSYS_RESULTS_DIR, else the checkout, else a temporary folder; prints which. Raises ValueError for an unknown id.
     """
-    edition = split.data.name
+    edition, chapter = split.data.name, chapter or MODELS[model].chapter
     _known("model", model, MODELS)
     _known("edition", edition, EDITIONS)
     _known("protocol", split.protocol, PROTOCOLS)
@@ -85,7 +88,7 @@ def record(
         raise ValueError(
             f"the report is of {report.protocol}, part {report.part!r}; record wants the test part of this split"
         )
-    hyperparameters = hyperparameters or {}
+    hyperparameters = json.loads(json.dumps(hyperparameters or {}, default=_plain))  # as it will be read back
     if selection is None or seeds is None:
         before = _committed(model, edition, split.protocol)
         same = before.get("hyperparameters") == hyperparameters and before.get("split_fingerprint") == split.fingerprint
@@ -94,7 +97,7 @@ def record(
     row = {
         "model": model,
         "title": MODELS[model].title,
-        "chapter": MODELS[model].chapter,
+        "chapter": chapter,
         "edition": edition,
         "data_sha256": split.data.data_sha256,
         "protocol": split.protocol,
@@ -108,7 +111,7 @@ def record(
         "seeds": seeds or {},
         "hyperparameters": hyperparameters,
         "selection": selection or {},
-        "command": command or f"notebooks/{MODELS[model].chapter}.ipynb",
+        "command": command or f"notebooks/{chapter}.ipynb",
         "n_parameters": int(n_parameters),
         "train_seconds": round(train_seconds, 3),
         "score_ms_per_user": round(1000 * report.seconds / len(report.users), 4),
@@ -118,7 +121,7 @@ def record(
     root, where = _output_dir()
     path = root / edition / split.protocol / f"{model}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(row, indent=1, default=_plain) + "\n", encoding="utf-8")
     np.savez_compressed(
         path.with_suffix(".npz"),
         users=report.users.astype(np.int32),
@@ -169,6 +172,8 @@ def board(protocol: str = "house", edition: str = "latest-small", models: list[s
             }
             | {"fit, s": row["train_seconds"]}
         )
+    if not rows:
+        raise FileNotFoundError(f"no results {edition}/{protocol} in {results_dir()}; record one first")
     table = pd.DataFrame(rows).sort_values("NDCG", ascending=False, ignore_index=True)
     table.index += 1
     return table
@@ -185,6 +190,8 @@ def chapters() -> dict[str, dict[str, float]]:
 
 
 def _folder(edition: str, protocol: str) -> Path:
+    _known("edition", edition, EDITIONS)
+    _known("protocol", protocol, PROTOCOLS)
     return results_dir() / edition / protocol
 
 
@@ -204,6 +211,11 @@ def _output_dir() -> tuple[Path, str]:
     if CHECKOUT:
         return CHECKOUT / "results", "results/"
     return Path(tempfile.gettempdir()) / "recsys-results", "a temporary folder"
+
+
+def _plain(value):
+    """NumPy numbers and arrays as JSON knows them."""
+    return np.asarray(value).tolist()
 
 
 def _known(what: str, name: str, names) -> None:

@@ -14,8 +14,10 @@ from scipy import stats
 
 def _checked(hits: np.ndarray, n_relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     hits, n_relevant = np.asarray(hits, dtype=bool), np.asarray(n_relevant)
-    if hits.ndim != 2 or n_relevant.shape != hits.shape[:1]:
-        raise ValueError(f"hits has shape {hits.shape}, n_relevant {n_relevant.shape}; expected (U, k) and (U,)")
+    if hits.ndim != 2 or not hits.shape[1] or n_relevant.shape != hits.shape[:1]:
+        raise ValueError(
+            f"hits has shape {hits.shape}, n_relevant {n_relevant.shape}; expected (U, k) with k >= 1, and (U,)"
+        )
     if len(hits) and (n_relevant < np.maximum(hits.sum(axis=1), 1)).any():
         user = int(np.flatnonzero(n_relevant < np.maximum(hits.sum(axis=1), 1))[0])
         raise ValueError(

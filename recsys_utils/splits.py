@@ -55,10 +55,12 @@ class Split:
     protocol: str
 
     def __post_init__(self) -> None:
-        parts = np.asarray(self.parts, dtype=np.int8)
+        given = np.asarray(self.parts)
+        if given.shape != (len(self.data),) or not np.isin(given, (TRAIN, VALIDATION, TEST)).all():
+            raise ValueError(f"parts has shape {given.shape}; expected {len(self.data)} values of 0, 1 or 2, one a row")
+        parts = given.astype(np.int8)  # a copy that nobody can change after the fingerprint was taken
+        parts.flags.writeable = False
         object.__setattr__(self, "parts", parts)
-        if parts.shape != (len(self.data),) or not np.isin(parts, (TRAIN, VALIDATION, TEST)).all():
-            raise ValueError(f"parts has shape {parts.shape}; expected {len(self.data)} values of 0, 1 or 2, one a row")
         for part, name in enumerate(("train", "validation", "test")):
             if not (parts == part).any():
                 raise ValueError(f"the {name} part of the split is empty; give it a larger share or use more data")
@@ -69,7 +71,7 @@ class Split:
             user, item = divmod(int(both[0]), self.data.n_items)
             raise ValueError(
                 f"user {self.data.user_ids[user]!r} and item {self.data.item_ids[item]!r} are in two parts; "
-                f"a model would be tested on what it was trained on. Keep one row a pair, or put all its rows in one part"
+                f"a model would be tested on what it trained on. Keep one row a pair, or put all its rows in one part"
             )
 
     @cached_property
@@ -141,7 +143,10 @@ def global_temporal(data: Interactions, test: float = 0.2, validation: float = 0
     The dates are the time stamps at the given shares of all rows; equal time stamps are never torn apart, so the parts
     can be slightly larger than asked. Users and items without a past exist, as they do in life.
     """
+    _check_shares(test, validation)
     times = _times(data)
+    if not len(data):
+        raise ValueError(f"{data.name} holds no interactions; nothing to split")
     ordered = np.sort(times)
     first_test = ordered[round((1 - test) * len(ordered))]
     first_validation = ordered[round((1 - test - validation) * len(ordered))]
@@ -166,8 +171,12 @@ def _rank_in_group(groups: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.
     return rank, counts[groups]
 
 
-def _cut(position: np.ndarray, test: float, validation: float) -> np.ndarray:
+def _check_shares(test: float, validation: float) -> None:
     if not (0 < test < 1 and 0 < validation < 1 and test + validation < 1):
         raise ValueError(f"test={test} and validation={validation}: both must lie in (0, 1) and leave a share to train")
-    first_test, first_validation = round(1 - test, 9), round(1 - test - validation, 9)
+
+
+def _cut(position: np.ndarray, test: float, validation: float) -> np.ndarray:
+    _check_shares(test, validation)
+    first_test, first_validation = 1 - test - 1e-9, 1 - test - validation - 1e-9  # 1 - .2 - .1 is not quite .7
     return np.select([position >= first_test, position >= first_validation], [TEST, VALIDATION], TRAIN)
