@@ -338,9 +338,9 @@ def top_k(scores: np.ndarray, k: int, users: np.ndarray, seed: int = 0) -> np.nd
     step = max(1, BATCH_CELLS // n_items)
     for rows in (tied[start : start + step] for start in range(0, len(tied), step)):
         block = scores[rows]
-        lottery = _priority(seed, users[rows][:, None], np.arange(n_items)[None, :])
-        lottery[block > boundary[rows]] = 2.0
-        lottery[block < boundary[rows]] = -1.0
+        lottery = -_priority(seed, users[rows][:, None], np.arange(n_items)[None, :])  # in (-1, 0], as sorted below
+        lottery[block > boundary[rows]] = 1.0
+        lottery[block < boundary[rows]] = -2.0
         top[rows] = np.argpartition(lottery, n_items - width, axis=1)[:, n_items - width :]
         values[rows] = np.take_along_axis(block, top[rows], axis=1)
     order = np.lexsort((_priority(seed, users[:, None], top), -values), axis=1)

@@ -70,7 +70,7 @@ class Split:
         if len(both):
             user, item = divmod(int(both[0]), self.data.n_items)
             raise ValueError(
-                f"user {self.data.user_ids[user]!r} and item {self.data.item_ids[item]!r} are in two parts; "
+                f"user {self.data.user_ids[user]} and item {self.data.item_ids[item]} are in two parts; "
                 f"a model would be tested on what it trained on. Keep one row a pair, or put all its rows in one part"
             )
 

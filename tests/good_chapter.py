@@ -53,7 +53,7 @@ def good_chapter() -> dict:
         cells.append(
             code("a = 1\nb = 2\nc = 3\nprint(a + b + c)", *["nbval-check-output"] * (number < 5), printed="6\n")
         )
-    cells[5]["outputs"].append(
+    cells[13]["outputs"].append(
         {
             "output_type": "display_data",
             "data": {"image/png": PIXEL, "text/plain": "a dot"},

@@ -95,10 +95,18 @@ LOOK = """() => ({
     theme: document.documentElement.dataset.theme ?? 'none',
     width: document.scrollingElement.scrollWidth,
     window: innerWidth,
-    out: (%s)(),
+    out: (STICKING_OUT)(),
     broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.getAttribute('src')),
     raw: [...document.querySelectorAll('span.math, div.math')].filter(m => !m.querySelector('mjx-container')).length,
-})""" % STICKING_OUT
+})""".replace("STICKING_OUT", STICKING_OUT)
+
+# The page follows the reader's preference a moment after it changes.
+UNTIL_THEME = """theme => new Promise(done => {
+    const end = Date.now() + 1000;
+    const look = () => (document.documentElement.dataset.theme ?? theme) === theme || Date.now() > end
+        ? done() : setTimeout(look, 10);
+    look();
+})"""
 
 
 def faults_of_look(page, where: str, theme: str) -> list[str]:
@@ -134,6 +142,7 @@ def open_page(context, path: Path, width: int, theme: str) -> list[str]:
     page.evaluate("async () => { if (window.MathJax?.startup?.promise) await MathJax.startup.promise }")
     faults += faults_of_look(page, f"{where}, {theme}", theme)
     page.emulate_media(color_scheme=other)
+    page.evaluate(UNTIL_THEME, other)
     faults += faults_of_look(page, f"{where}, {other}", other)
     page.close()
     return faults
@@ -182,8 +191,9 @@ def test_every_image_has_alt_text(site):
 def test_alt_texts_are_those_of_the_notebooks(site):
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        outputs = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
-        alts = [" ".join(output["metadata"]["image/png"]["alt"].split()) for output in outputs]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        figures = [output["metadata"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+        alts = [" ".join(figure["alt"].split()) for figure in figures]
         page = parse(site / "notebooks" / f"{notebook.stem}.html")
         assert [" ".join(image["alt"].split()) for image in page.select(".cell_output img")] == alts
 

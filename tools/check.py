@@ -77,7 +77,7 @@ def from_junit(report: Path, status: int | None, seconds: float) -> tuple[Outcom
             message = bad.get("message") or ""
             if not message or "full report in element text" in message:
                 message = bad.text or ""
-            message = re.sub(r"(#x1B|\x1b)\[[\d;]*m", "", message).strip()
+            message = " ".join(re.sub(r"(#x1B|\x1b)\[[\d;]*m", "", message).split())
             problems.append(f"{name}: {message if len(message) < 600 else message[:200] + ' … ' + message[-400:]}")
         elif skip is not None:
             skipped.append(f"{name}: {skip.get('message')}")

@@ -104,15 +104,14 @@ def bullets(text: str) -> int:
 
 def execution(cells: list[dict]) -> Findings:
     """Run once from top to bottom, no errors, nothing on stderr, no widgets."""
-    expected = 0
-    for index, cell in enumerate(cells):
-        if not is_code(cell):
-            continue
-        expected += 1
-        if not source(cell).strip():
-            yield index, "the code cell is empty: remove it"
+    code = [(index, cell) for index, cell in enumerate(cells) if is_code(cell)]
+    for expected, (index, cell) in enumerate(code, start=1):
         if cell["execution_count"] != expected:
             yield index, f"execution count {cell['execution_count']}, expected {expected}: run `make notebooks`"
+            break  # the counts after it are wrong too
+    for index, cell in code:
+        if not source(cell).strip():
+            yield index, "the code cell is empty: remove it"
         for output in cell["outputs"]:
             if output["output_type"] == "error":
                 yield index, f"ended in {output['ename']}: mend the cell, run `make notebooks`"
