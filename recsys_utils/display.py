@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from IPython.display import display
 
 from recsys_utils import leaderboard
+from recsys_utils.evaluation import Comparison
 from recsys_utils.interactions import Interactions
 
 
@@ -40,8 +42,14 @@ def table(frame: pd.DataFrame, caption: str = "", decimals: int = 3) -> None:
     for column in shown.select_dtypes("floating"):
         shown[column] = shown[column].map(lambda value: "" if pd.isna(value) else f"{value:.{decimals}f}")
     heading = f"<p><em>{html.escape(caption)}</em></p>" if caption else ""
-    markup = heading + shown.to_html(escape=True, border=0, classes="dataframe", index_names=False)
+    markup = heading + shown.to_html(escape=True, border=0, classes="tex2jax_ignore mathjax_ignore", index_names=False)
     display({"text/plain": f"{caption}\n{shown.to_string()}".strip(), "text/html": markup}, raw=True)
+
+
+def comparisons(rows: Mapping[str, Comparison], metric: str, caption: str) -> None:
+    """Show paired differences, one row a name, with their 95% intervals."""
+    cells = {name: versus.differences[metric] for name, versus in rows.items()}
+    table(pd.DataFrame.from_dict(cells, orient="index", columns=["difference", "low", "high"]), caption)
 
 
 def recommendations(

@@ -84,6 +84,10 @@ class Report:
     def high(self, name: str) -> float:
         return self.intervals[name][1]
 
+    def interval(self, name: str) -> tuple[float, float, float]:
+        """Mean, low and high, as plots.intervals wants them."""
+        return self.mean(name), self.low(name), self.high(name)
+
     def __format__(self, name: str) -> str:
         if not name:
             return repr(self)
@@ -331,23 +335,28 @@ def top_k(scores: np.ndarray, k: int, users: np.ndarray, seed: int = 0) -> np.nd
     """
     n_rows, n_items = scores.shape
     width = min(k, n_items)
-    top = np.argpartition(scores, n_items - width, axis=1)[:, n_items - width :]
-    values = np.take_along_axis(scores, top, axis=1)
-    boundary = values.min(axis=1, keepdims=True)
-    tied = np.flatnonzero(np.count_nonzero(scores >= boundary, axis=1) > width)
-    step = max(1, BATCH_CELLS // n_items)
+    spare = min(width + 1, n_items)  # one place more shows whether the last one is contested
+    top = np.argpartition(scores, n_items - spare, axis=1)[:, n_items - spare :]
+    top, values = _in_order(scores, top, users, seed)
+    contested = (values[:, width - 1] == values[:, -1]) & (values[:, -1] > -np.inf) & (spare > width)
+    tied, step = np.flatnonzero(contested), max(1, BATCH_CELLS // n_items)
     for rows in (tied[start : start + step] for start in range(0, len(tied), step)):
-        block = scores[rows]
+        block, boundary = scores[rows], values[rows, width - 1][:, None]
         lottery = -_priority(seed, users[rows][:, None], np.arange(n_items)[None, :])  # in (-1, 0], as sorted below
-        lottery[block > boundary[rows]] = 1.0
-        lottery[block < boundary[rows]] = -2.0
-        top[rows] = np.argpartition(lottery, n_items - width, axis=1)[:, n_items - width :]
-        values[rows] = np.take_along_axis(block, top[rows], axis=1)
-    order = np.lexsort((_priority(seed, users[:, None], top), -values), axis=1)
-    top, values = np.take_along_axis(top, order, axis=1), np.take_along_axis(values, order, axis=1)
+        lottery[block > boundary] = 1.0
+        lottery[block < boundary] = -2.0
+        winners = np.argpartition(lottery, n_items - width, axis=1)[:, n_items - width :]
+        top[rows, :width], values[rows, :width] = _in_order(block, winners, users[rows], seed)
     ranked = np.full((n_rows, k), -1, np.int64)
-    ranked[:, :width] = np.where(values == -np.inf, -1, top)
+    ranked[:, :width] = np.where(values == -np.inf, -1, top)[:, :width]
     return ranked
+
+
+def _in_order(scores: np.ndarray, items: np.ndarray, users: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Items of each row by falling score, ties by lottery, and their scores; items: shape (B, w)."""
+    values = np.take_along_axis(scores, items, axis=1)
+    order = np.lexsort((_priority(seed, users[:, None], items), -values), axis=1)
+    return np.take_along_axis(items, order, axis=1), np.take_along_axis(values, order, axis=1)
 
 
 def membership(matrix: sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -211,9 +211,7 @@ def _column(values, dtype: type, name: str, length: int) -> np.ndarray:
         raise ValueError(f"{name} does not hold numbers ({error}); expected {np.dtype(dtype)} values") from None
     if dtype != np.float32 and len(values) and not np.array_equal(column, values):
         row = int(np.flatnonzero(column != values)[0])
-        raise ValueError(
-            f"{name}[{row}] is {values[row]}, which {np.dtype(dtype)} cannot hold; expected whole numbers"
-        )
+        raise ValueError(f"{name}[{row}] is {values[row]}, which {np.dtype(dtype)} cannot hold; expected whole numbers")
     if dtype == np.float32 and not np.isfinite(column).all():
         row = int(np.flatnonzero(~np.isfinite(column))[0])
         raise ValueError(f"{name}[{row}] is {values[row]}; expected a finite number")

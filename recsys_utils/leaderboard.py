@@ -80,8 +80,8 @@ def record(
     Left out, both are kept from the committed result when its hyper-parameters and split are the same. Written to
     RECSYS_RESULTS_DIR, else the checkout, else a temporary folder; prints which. Raises ValueError for an unknown id.
     """
-    edition, chapter = split.data.name, chapter or MODELS[model].chapter
     _known("model", model, MODELS)
+    edition, chapter = split.data.name, chapter or MODELS[model].chapter
     _known("edition", edition, EDITIONS)
     _known("protocol", split.protocol, PROTOCOLS)
     if report.fingerprint != split.fingerprint or report.part != "test":

@@ -12,7 +12,7 @@ ROUNDS = 50  # redraws before the few rows still without a negative are drawn on
 class NegativeSampler:
     """Draws items uniformly or in proportion to popularity^alpha among those that are no positive of the user.
 
-    positives: shape (n_users, n_items), a stored entry is a positive; all of them are avoided, not only the current one.
+    positives: shape (n_users, n_items), a stored entry is a positive; all of a user's are avoided.
     alpha: 0 for uniform; 1 for popularity; 0.75 is common (Mikolov et al. 2013). Items without positives have weight 0
     when alpha > 0. Rejection is exact: the draws follow the weights restricted to the user's non-positives.
     Memory: n_users * n_items bytes up to DENSE_CELLS, 8 bytes a positive beyond.
@@ -85,7 +85,7 @@ class NegativeSampler:
 
 
 def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Walker's alias method (Vose 1991): thresholds and aliases, shape (n_items,); one draw costs two random numbers."""
+    """Walker's alias method (Vose 1991): thresholds and aliases, shape (n_items,); a draw costs two random numbers."""
     n = len(weights)
     scaled = weights * (n / weights.sum())
     threshold, other = np.ones(n, np.float32), np.arange(n, dtype=np.int32)

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from core_checks import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core_checks import world
 from recsys_utils import Interactions
 
 IDS = {"user_ids": np.arange(3), "item_ids": np.arange(4)}
@@ -56,7 +56,10 @@ def test_the_array_of_the_caller_stays_writable():
         ({"ratings": [1]}, r"ratings has shape \(1,\)"),
         ({"user_ids": [5, 5, 6]}, "user_ids holds 5 twice"),
         ({"item_ids": [[1, 2, 3, 4]]}, r"item_ids has shape \(1, 4\)"),
-        ({"item_table": pd.DataFrame({"title": ["x"] * 3}, index=range(3))}, "item_table has no row for 1 ids, 3 first"),
+        (
+            {"item_table": pd.DataFrame({"title": ["x"] * 3}, index=range(3))},
+            "item_table has no row for 1 ids, 3 first",
+        ),
         ({"item_table": pd.DataFrame({"title": ["x"] * 5}, index=[0, 1, 2, 3, 3])}, "item_table describes 3 twice"),
     ],
 )

@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from canaries.metrics import natural_log_ndcg
-from core_checks import check_ndcg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
+from canaries.metrics import natural_log_ndcg
+from core_checks import check_ndcg
 from recsys_utils import metrics
 from recsys_utils.evaluation import top_k
 
@@ -115,7 +115,7 @@ def test_a_short_list_is_a_list_with_misses_at_its_end(drawn):
 def test_edge_cases():
     with pytest.raises(ValueError, match="row 1 has 0 hits and n_relevant 0; expected at least one relevant"):
         metrics.recall([[True], [False]], [1, 0])
-    with pytest.raises(ValueError, match="row 0 has 2 hits and n_relevant 1; .* rank no item twice"):
+    with pytest.raises(ValueError, match=r"row 0 has 2 hits and n_relevant 1; .* rank no item twice"):
         metrics.ndcg([[True, True]], [1])
     with pytest.raises(ValueError, match="k >= 1"):
         metrics.precision(np.empty((2, 0)), [1, 1])
@@ -133,7 +133,7 @@ def test_ndcg_by_definition():
 
 
 def test_canary_ndcg_with_the_natural_logarithm_is_caught():
-    with pytest.raises(AssertionError, match="NDCG of .* is .*, by definition"):
+    with pytest.raises(AssertionError, match=r"NDCG of .* is .*, by definition"):
         check_ndcg(natural_log_ndcg)
 
 

@@ -89,6 +89,7 @@ BROKEN = {
     "another chapter": (replace(1, '"04_neigh', '"03_neigh'), "the setup cell must call display.chapter"),
     "a magic": (put(3, source="%time print(6)"), "cell 4: '%time print.6.': a chapter uses no magics"),
     "a cell magic": (put(3, source="%%capture\nprint(6)"), "cell 4: '%%capture': a chapter uses no magics"),
+    "not Python": (put(SOLUTION, source="%time answer = 3"), "cell 81: .%time answer"),
     "a shell": (put(3, source="!pip install x"), "cell 4: '!pip install x': a chapter uses no magics"),
     "pip again": (replace(1, "training.seed", "%pip install x\ntraining.seed"), "cell 2: '%pip install x'"),
     "a directive": (prose(":::{note}\nhello\n:::\n\n"), "cell 3: .* is MyST"),
@@ -191,25 +192,24 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory) -> tuple[check.Outcome, float]:
+def ran(tmp_path_factory) -> check.Outcome:
     folder = tmp_path_factory.mktemp("chapters")
     paths = [save(content, folder, name) for name, content in RUNS.items()]
-    start = time.monotonic()
-    return check.run_chapters(paths, sys.executable, folder / "results", cell_seconds=6), time.monotonic() - start
+    return check.run_chapters(paths, sys.executable, folder / "results", cell_seconds=6)
 
 
 def about(ran, name: str) -> str:
-    return "\n".join(line for line in ran[0].problems if name in line)
+    return "\n".join(line for line in ran.problems if name in line)
 
 
 def test_a_good_chapter_runs(ran):
     assert about(ran, "01_good") == ""
-    assert ran[0].passed >= 4  # three cells and the probe of the exercise
+    assert ran.passed >= 4  # three cells and the probe of the exercise
 
 
 def test_a_killed_kernel_is_found_at_once(ran):
     assert "the kernel died while it ran this cell" in about(ran, KILLED)
-    assert ran[1] < 40
+    assert "Timeout" not in about(ran, KILLED)  # which is what nbval says when it has waited in vain
 
 
 def test_a_wrong_output_is_found(ran):
@@ -218,7 +218,7 @@ def test_a_wrong_output_is_found(ran):
 
 def test_a_skipped_cell_is_found(ran):
     assert "1 cells ran, the notebook has 2" in about(ran, SKIPPED)
-    assert len(ran[0].skipped) == 1
+    assert len(ran.skipped) == 1
 
 
 def test_a_cell_that_hangs_is_found(ran):
@@ -234,7 +234,7 @@ def test_the_time_for_all_chapters_is_bounded(tmp_path):
     start = time.monotonic()
     outcome = check.run_chapters([path], sys.executable, tmp_path / "results", seconds=2)
     assert outcome.problems == ["still running after 0 minutes: killed"]
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
 
 
 def test_run_writes_back_what_ran_and_reports_what_did_not(tmp_path, monkeypatch, capsys):

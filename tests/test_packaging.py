@@ -102,7 +102,8 @@ def copy(tmp_path):
     (tmp_path / "README.md").write_text(f"See {here.url} and {here.url}/blob/{here.branch}/README.md.\n")
     (tmp_path / "_config.yml").write_text(f"repository:\n  url: {here.url}\n  branch: {here.branch}\n")
     (tmp_path / "chapter.md").write_text(f"[Colab]({here.colab('01_x')})\n{here.setup}")
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "page.md").write_text("https://github.com/somebody/from-embeddings-to-endpoints")
     return tmp_path
 
 

@@ -11,10 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import bs4
 import pytest
 import yaml
 
-bs4 = pytest.importorskip("bs4")
+from recsys_utils import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 CANARIES = ROOT / "tests" / "canaries" / "pages"
@@ -201,10 +202,13 @@ def test_alt_texts_are_those_of_the_notebooks(site):
 def test_chapter_pages_have_their_buttons_and_every_page_its_footer(site):
     repository = yaml.safe_load((ROOT / "book/_config.yml").read_text(encoding="utf-8"))["repository"]
     slug, branch = repository["url"].removeprefix("https://github.com/"), repository["branch"]
+    git = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
+    commit = f'{repository["url"]}/commit/{git.stdout.strip()}' if git.returncode == 0 else ""
     for name in sorted(toc_pages(ROOT)):
         text = (site / name).read_text(encoding="utf-8")
         assert f'href="{repository["url"]}/issues"' in text
-        assert "Version 0." in text
+        assert f"Version {__version__}" in text
+        assert commit in text
         source = name.replace(".html", ".ipynb" if name.startswith("notebooks/") else ".md")
         assert f"{repository['url']}/edit/{branch}/{source}" in text
         assert f'_sources/{source}"' in text

@@ -1,14 +1,15 @@
 """Splits: no pair in two parts, the house formula, ties by file row, fingerprints."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from canaries.splits import leaky
-from core_checks import check_holdout, pairs, world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canaries.splits import leaky
+from core_checks import check_holdout, pairs, world
 from recsys_utils import Interactions, splits
 from recsys_utils.splits import TEST, TRAIN, VALIDATION, Split
 
@@ -73,7 +74,7 @@ def test_temporal_puts_the_future_into_test():
     split = splits.temporal_per_user(data)
     for user in range(data.n_users):
         times = [data.timestamps[(data.users == user) & (split.parts == part)] for part in (TRAIN, VALIDATION, TEST)]
-        for before, after in zip(times, times[1:], strict=False):
+        for before, after in pairwise(times):
             assert not len(before) or not len(after) or before.max() <= after.min()
 
 
@@ -110,7 +111,9 @@ def test_random_splits_follow_the_seed(split_by):
 def test_fingerprint_changes_with_data_and_parts_only():
     data = world()
     split = splits.temporal_per_user(data)
-    assert split.fingerprint == splits.temporal_per_user(world()).fingerprint == Split(data, split.parts, "x").fingerprint
+    assert (
+        split.fingerprint == splits.temporal_per_user(world()).fingerprint == Split(data, split.parts, "x").fingerprint
+    )
     moved = split.parts.copy()
     moved[0] = (moved[0] + 1) % 3
     others = [Split(data, moved, "house").fingerprint, splits.temporal_per_user(world(seed=1)).fingerprint]
@@ -174,12 +177,12 @@ def test_bad_shares(split_by, shares):
 
 @pytest.mark.parametrize("split_by", ALL)
 def test_nothing_to_split(split_by):
-    with pytest.raises(ValueError, match="empty|no interactions"):
+    with pytest.raises(ValueError, match=r"empty|no interactions"):
         split_by(world().select([]))
 
 
 @pytest.mark.parametrize("split_by", [splits.temporal_per_user, splits.leave_last_out, splits.global_temporal])
 def test_time_is_needed(split_by):
     data = Interactions([0], [0], user_ids=[0], item_ids=[0], name="clicks")
-    with pytest.raises(ValueError, match="clicks has no time stamps, .* use random_per_user"):
+    with pytest.raises(ValueError, match=r"clicks has no time stamps, .* use random_per_user"):
         split_by(data)

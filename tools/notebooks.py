@@ -49,7 +49,7 @@ FREE = re.compile(
     re.S,
 )
 MYST = re.compile(r"^\s*:::|^\s*```\{|\{[a-z:]+\}`|^\([\w-]+\)=\s*$", re.M)
-MAGIC = re.compile(r"^\s*(?:(?:%%?|!)\s*[a-z].*|.*\bget_ipython\(.*)$", re.M)
+MAGIC = re.compile(r"^\s*(?:(?:%%?|!\s*)[a-z].*|.*\bget_ipython\(.*)$", re.M)
 MACHINE_PATH = re.compile(
     rf"{re.escape(str(ROOT))}\b|(?<![\w.:/])/(?:home|root|tmp|Users|private|opt|mnt|var)/\w[^\s\"'<>]*|\b[A-Z]:\\\\?Users\b"
 )
@@ -64,6 +64,14 @@ def source(cell: dict) -> str:
 
 def tags(cell: dict) -> list[str]:
     return cell["metadata"].get("tags", [])
+
+
+def parsed(text: str) -> ast.Module:
+    """The syntax tree of a cell; an empty one for what is not Python, which other rules report."""
+    try:
+        return ast.parse(text)
+    except SyntaxError:
+        return ast.Module([], [])
 
 
 def is_code(cell: dict) -> bool:
@@ -227,7 +235,7 @@ def counted_lines(cell: dict) -> int:
     """Lines of a code cell that are not empty; docstrings of exported cells are not counted."""
     lines = source(cell).splitlines()
     if source(cell).startswith("#@export"):
-        for node in ast.walk(ast.parse(source(cell))):
+        for node in ast.walk(parsed(source(cell))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node) is not None:
                 text = node.body[0]
                 lines[text.lineno - 1:text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
@@ -290,8 +298,8 @@ def starter_probe(starter: str, solution: str) -> str:
     It runs, in a copy of the chapter's variables, the starter and then the solution without the statements that set
     the starter's names.
     """
-    names = set().union(*map(stored_names, ast.parse(starter).body))
-    kept = [ast.unparse(node) for node in ast.parse(solution).body if not stored_names(node) & names]
+    names = set().union(*map(stored_names, parsed(starter).body))
+    kept = [ast.unparse(node) for node in parsed(solution).body if not stored_names(node) & names]
     return (
         "from IPython.utils.capture import capture_output\n"
         f"probe = {starter + chr(10) + chr(10).join(kept)!r}\n"
@@ -316,13 +324,13 @@ def exercises(name: str, cells: list[dict]) -> Findings:
             yield index, "the solution needs the tag hide-cell"
         if not any(f"Exercise {label}" in before for at, before in markdown(cells) if at < index):
             yield index, f"no Markdown cell before it asks Exercise {label}"
-        body = ast.parse(text).body
+        body = parsed(text).body
         if not body or not isinstance(body[-1], ast.Assert):
             yield index, "the solution must end in an assert that compares with a value computed another way"
         if starter is None:
             yield index, "the solution has no starter: put a cell with the tag exercise before it (`answer = ...`)"
         else:
-            names = set().union(*map(stored_names, ast.parse(source(cells[starter])).body))
+            names = set().union(*map(stored_names, parsed(source(cells[starter])).body))
             if not names & set().union(*map(stored_names, body)):
                 yield index, f"the solution sets none of the names that its starter sets: {sorted(names)}"
 
@@ -374,7 +382,8 @@ async def execute(path: Path, room: asyncio.Semaphore) -> tuple[str, dict | None
     async with room:
         with tempfile.TemporaryDirectory() as empty:
             client = nbclient.NotebookClient(
-                notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": empty}}
+                notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": empty}},
+                extra_arguments=["--IPKernelApp.log_level=40"],  # the kernel's own warnings are nobody's here
             )
             start, peak = time.perf_counter(), 0
             run = asyncio.ensure_future(client.async_execute())

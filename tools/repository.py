@@ -46,12 +46,15 @@ def read(root: Path = ROOT) -> Repository:
 
 def texts(root: Path = ROOT) -> dict[Path, str]:
     """Every text file of the project (tracked, or new and not ignored), by path."""
-    listing = subprocess.run(
-        ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        check=True, capture_output=True, text=True,
-    )
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+        paths = {root / name for name in listing if name}
+    else:  # an unpacked source archive
+        built = {".venv", "build", "dist", "_build"}
+        paths = {path for path in root.rglob("*") if not built & set(path.relative_to(root).parts)}
     found = {}
-    for path in sorted({root / name for name in listing.stdout.split("\0") if name}):
+    for path in sorted(paths):
         if path.is_file() and path.suffix not in {".png", ".npz"} and "data/ml-" not in path.as_posix():
             found[path] = path.read_bytes().decode("utf-8", errors="surrogateescape")
     return found

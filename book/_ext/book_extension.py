@@ -84,6 +84,8 @@ def version_and_commit() -> tuple[str, str]:
     source = (ROOT / "recsys_utils" / "__init__.py").read_text(encoding="utf-8")
     version = re.search(r'__version__ = "([^"]+)"', source)[1]
     command = ["git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD"]
+    if not (ROOT / ".git").exists():
+        return version, ""
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

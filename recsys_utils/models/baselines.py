@@ -141,13 +141,17 @@ def covisitation(train: Interactions, together: np.ndarray) -> Scorer:
     return score
 
 
+def fit_popularity(train: Interactions, half_life_days: float | None = None) -> Scorer:
+    """The same chart for everybody."""
+    return same_for_all(popularity(train, half_life_days))
+
+
 def fit_covisitation(train: Interactions, gap_hours: float, damping: float) -> Scorer:
     """Co-visitation from the sessions of train itself."""
-    counts = covisits(sessions_of(train, gap_hours), train.items, train.n_items, damping)
-    return covisitation(train, counts)
+    return covisitation(train, covisits(sessions_of(train, gap_hours), train.items, train.n_items, damping))
 
 
 def fit_content(train: Interactions, tags: pd.DataFrame, genre_weight: float, tag_weight: float) -> Scorer:
     """TF-IDF content with the tags that are known in train."""
-    texts = known_tags(tags, train)
-    return content(train, content_features(train.item_table, texts, genre_weight, tag_weight))
+    features = content_features(train.item_table, known_tags(tags, train), genre_weight, tag_weight)
+    return content(train, features)

@@ -58,6 +58,18 @@ def cosine_neighbours(X: sparse.csr_matrix, k: int, shrinkage: float = 0.0) -> n
     return similarity
 
 
+def fit_user_knn(train: Interactions, k: int, shrinkage: float) -> np.ndarray:
+    """Scores of user-kNN by summed evidence, shape (n_users, n_items)."""
+    X = train.matrix()
+    return cosine_neighbours(X.T.tocsr(), k, shrinkage).T @ X
+
+
+def fit_item_knn(train: Interactions, k: int, shrinkage: float) -> np.ndarray:
+    """Scores of item-kNN by summed evidence, shape (n_users, n_items)."""
+    X = train.matrix()
+    return X @ cosine_neighbours(X, k, shrinkage)
+
+
 def ease(X: sparse.csr_matrix, regularization: float) -> np.ndarray:
     """Item-to-item weights of EASE (Steck 2019, eq. 8): shape (n_items, n_items), zero diagonal; scores are X @ B.
 
@@ -71,18 +83,6 @@ def ease(X: sparse.csr_matrix, regularization: float) -> np.ndarray:
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)
     return weights
-
-
-def fit_user_knn(train: Interactions, k: int, shrinkage: float) -> np.ndarray:
-    """Scores of user-kNN by summed evidence, shape (n_users, n_items)."""
-    X = train.matrix()
-    return cosine_neighbours(X.T.tocsr(), k, shrinkage).T @ X
-
-
-def fit_item_knn(train: Interactions, k: int, shrinkage: float) -> np.ndarray:
-    """Scores of item-kNN by summed evidence, shape (n_users, n_items)."""
-    X = train.matrix()
-    return X @ cosine_neighbours(X, k, shrinkage)
 
 
 def fit_ease(train: Interactions, regularization: float) -> np.ndarray:
