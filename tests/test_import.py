@@ -44,7 +44,10 @@ def test_import_takes_less_than_half_a_second():
         import recsys_utils
         print([libraries - started, time.process_time() - libraries])
     """
-    libraries, own = min((fresh(code) for _ in range(3)), key=sum)
+    for _ in range(3):
+        libraries, own = fresh(code)
+        if own + libraries < 0.5:
+            break
     assert own < 0.1, f"the package adds {own:.2f} s"
     assert own + libraries < 1.5  # 0.5 s where nothing else runs
 

@@ -203,7 +203,8 @@ def test_chapter_pages_have_their_buttons_and_every_page_its_footer(site):
     repository = yaml.safe_load((ROOT / "book/_config.yml").read_text(encoding="utf-8"))["repository"]
     slug, branch = repository["url"].removeprefix("https://github.com/"), repository["branch"]
     git = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
-    commit = f'{repository["url"]}/commit/{git.stdout.strip()}' if git.returncode == 0 else ""
+    in_checkout = (ROOT / ".git").exists() and git.returncode == 0
+    commit = f"{repository['url']}/commit/{git.stdout.strip()}" if in_checkout else ""
     for name in sorted(toc_pages(ROOT)):
         text = (site / name).read_text(encoding="utf-8")
         assert f'href="{repository["url"]}/issues"' in text

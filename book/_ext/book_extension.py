@@ -83,9 +83,9 @@ def version_and_commit() -> tuple[str, str]:
     """Version from `recsys_utils/__init__.py`; short commit of the checkout, `""` outside of one."""
     source = (ROOT / "recsys_utils" / "__init__.py").read_text(encoding="utf-8")
     version = re.search(r'__version__ = "([^"]+)"', source)[1]
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD"]
-    if not (ROOT / ".git").exists():
+    if not (ROOT / ".git").exists():  # an unpacked archive, perhaps inside somebody else's checkout
         return version, ""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -111,9 +111,9 @@ def add_footer(app: Sphinx, config: Config) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    if "alt" not in NbElementRenderer.render_image.__qualname__:  # once a process: tests build the site more than once
-        NbElementRenderer.render_image = render_image_with_alt(NbElementRenderer.render_image)
-        NbElementRenderer.render_text_html = render_html_with_text_columns(NbElementRenderer.render_text_html)
+    # myst-nb chooses its renderer by the entry point of an installed package; two wrapped methods are less than that.
+    NbElementRenderer.render_image = render_image_with_alt(NbElementRenderer.render_image)
+    NbElementRenderer.render_text_html = render_html_with_text_columns(NbElementRenderer.render_text_html)
     app.add_directive("chapter-times", ChapterTimes)
     app.connect("config-inited", add_footer)
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it for an extension this book leaves out
