@@ -283,7 +283,7 @@ def unchanged(before: str | None) -> Outcome:
 def book() -> int:
     """Build the site into book/_build/html, say where it is and how long it took."""
     status = call([Path(sys.executable).with_name("jupyter-book"), "build", ".", *SITE_OPTIONS,
-                   "-W", "-n", "--keep-going", "-q"], 600, cwd=ROOT)
+                   "-W", "-n", "--all", "--keep-going", "-q"], 600, cwd=ROOT)
     if status != 0:
         print(f"jupyter-book ended with status {status}", file=sys.stderr)
         return 1

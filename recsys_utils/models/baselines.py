@@ -16,8 +16,8 @@ DAY = 86_400  # seconds
 def popularity(train: Interactions, half_life_days: float | None = None) -> np.ndarray:
     """How often each item was met, shape (n_items,); an event counts 2^(-age / half-life).
 
-    Ages are measured from the last event in train. None stands for no decay: the plain count, without time stamps.
-    Raises ValueError for a half-life that is not positive.
+    Ages are measured from the last event in train. None stands for no decay: the plain count,
+    without time stamps. Raises ValueError for a half-life that is not positive.
     """
     if half_life_days is None:
         return train.item_counts.astype(float)
@@ -33,18 +33,22 @@ def same_for_all(scores: np.ndarray) -> Scorer:
 
 
 def genre_matrix(items: pd.DataFrame) -> pd.DataFrame:
-    """Share of each genre in each item, shape (n_items, n_genres); a film's genres share it equally.
+    """Share of each genre in each item, shape (n_items, n_genres); a film's genres share it
+    equally.
 
-    items: a table with a column of genre tuples. Rows sum to one, or to zero for a film without genres.
+    items: a table with a column of genre tuples. Rows sum to one, or to zero for a film without
+    genres.
     """
     flags = items["genres"].str.join("|").str.get_dummies().astype(float)
     return flags.div(flags.sum(axis=1).clip(lower=1), axis=0)
 
 
 def genre_charts(train: Interactions, power: float = 1.0, lift: float = 1.0) -> Scorer:
-    """Popularity weighted by how much of each genre a user has watched; without history, plain popularity.
+    """Popularity weighted by how much of each genre a user has watched; without history, plain
+    popularity.
 
-    power: 0 ignores the user's genres. lift: 1 divides a user's share of a genre by everybody's, 0 does not.
+    power: 0 ignores the user's genres. lift: 1 divides a user's share of a genre by everybody's,
+    0 does not.
     """
     genres = genre_matrix(train.item_table).to_numpy()
     counts = popularity(train)
@@ -53,15 +57,17 @@ def genre_charts(train: Interactions, power: float = 1.0, lift: float = 1.0) -> 
     watched = np.diff(history.indptr)
 
     def score(users: np.ndarray) -> np.ndarray:
-        taste = (history[users] @ genres) / np.maximum(watched[users], 1)[:, None]       # (B, n_genres)
-        personal = ((taste / overall**lift) ** power @ genres.T) * counts                # (B, n_items)
+        taste = (history[users] @ genres) / np.maximum(watched[users], 1)[:, None]  # (B, n_genres)
+        personal = ((taste / overall**lift) ** power @ genres.T) * counts  # (B, n_items)
         return np.where(watched[users][:, None] > 0, personal, counts)
 
     return score
 
 
 def known_tags(tags: pd.DataFrame, train: Interactions) -> pd.Series:
-    """Tag texts by item code, shape (n_items,), from tags on (user, item) pairs of train; others are left out."""
+    """Tag texts by item code, shape (n_items,), from tags on (user, item) pairs of train; others
+    are left out.
+    """
     pairs = train.frame()[["user_id", "item_id"]]
     kept = tags.merge(pairs, on=["user_id", "item_id"], validate="many_to_one")
     texts = kept.groupby("item_id")["tag"].agg(" ".join)
@@ -71,7 +77,9 @@ def known_tags(tags: pd.DataFrame, train: Interactions) -> pd.Series:
 def content_features(
     items: pd.DataFrame, tag_texts: pd.Series | None = None, genre_weight: float = 1.0, tag_weight: float = 1.0
 ) -> sparse.csr_matrix:
-    """TF-IDF blocks of title (or description), genres and tags, side by side; unit rows, (n_items, n_words)."""
+    """TF-IDF blocks of title (or description), genres and tags, side by side; unit rows,
+    (n_items, n_words).
+    """
     words = items["description"] if "description" in items else items["title"]
     blocks = [
         TfidfVectorizer().fit_transform(words),
@@ -87,17 +95,19 @@ def content(train: Interactions, features: sparse.csr_matrix) -> Scorer:
     history, counts = train.matrix(), popularity(train)
 
     def score(users: np.ndarray) -> np.ndarray:
-        profile = normalize(history[users] @ features)                                   # (B, n_words)
-        cosine = (profile @ features.T).toarray()                                        # (B, n_items)
+        profile = normalize(history[users] @ features)  # (B, n_words)
+        cosine = (profile @ features.T).toarray()  # (B, n_items)
         return np.where(np.diff(history[users].indptr)[:, None] > 0, cosine, counts)
 
     return score
 
 
 def sessions_of(train: Interactions, gap_hours: float = 1.0) -> np.ndarray:
-    """Session number of each row, shape (n,): a new one starts with a user, or after gap_hours without an event.
+    """Session number of each row, shape (n,): a new one starts with a user, or after gap_hours
+    without an event.
 
-    Rows are taken in time order, equal time stamps in the order of the file; numbers count from 0.
+    Rows are taken in time order, equal time stamps in the order of the file; numbers count from
+    0.
     """
     order = np.lexsort((train.timestamps, train.users))
     user, seconds = train.users[order], train.timestamps[order]
@@ -109,30 +119,36 @@ def sessions_of(train: Interactions, gap_hours: float = 1.0) -> np.ndarray:
 
 
 def covisits(sessions: np.ndarray, items: np.ndarray, n_items: int, damping: float = 0.0) -> np.ndarray:
-    """How often two items share a session, shape (n_items, n_items), zero diagonal; row = context, column = candidate.
+    """How often two items share a session, shape (n_items, n_items), zero diagonal; row =
+    context, column = candidate.
 
-    damping: counts are divided by (sessions of the candidate)^damping; 0 favours popular candidates, 1 removes them.
+    damping: counts are divided by (sessions of the candidate)^damping; 0 favours popular
+    candidates, 1 removes them.
     """
     shape = (int(sessions.max()) + 1, n_items)
     met = sparse.csr_matrix((np.ones(len(items), np.float32), (sessions, items)), shape=shape)
-    met.data[:] = 1                                                                      # a click twice is one visit
+    met.data[:] = 1  # a click twice is one visit
     together = (met.T @ met).toarray()
     np.fill_diagonal(together, 0)
     return together / np.maximum(met.getnnz(axis=0), 1) ** damping
 
 
 def last_item(train: Interactions) -> np.ndarray:
-    """Each user's last item in time, shape (n_users,), -1 without history; ties keep the order of the file."""
+    """Each user's last item in time, shape (n_users,), -1 without history; ties keep the order
+    of the file.
+    """
     order = np.argsort(train.timestamps, kind="stable")
     last = np.full(train.n_users, -1)
-    last[train.users[order]] = train.items[order]                                        # the last write wins
+    last[train.users[order]] = train.items[order]  # the last write wins
     return last
 
 
 def covisitation(train: Interactions, together: np.ndarray) -> Scorer:
-    """What goes with the user's last item; popularity orders the rest, and everything for a user without history."""
+    """What goes with the user's last item; popularity orders the rest, and everything for a user
+    without history.
+    """
     last, counts = last_item(train), popularity(train)
-    fallback = together[together > 0].min() * counts / (2 * max(counts.max(), 1))        # below any real count
+    fallback = together[together > 0].min() * counts / (2 * max(counts.max(), 1))  # below any real count
 
     def score(users: np.ndarray) -> np.ndarray:
         context = np.where(last[users][:, None] >= 0, together[last[users]], 0.0)

@@ -8,14 +8,16 @@ from recsys_utils.interactions import Interactions
 
 
 def overlap_pearson(ratings: sparse.csr_matrix, shrinkage: float = 0.0) -> np.ndarray:
-    """Pearson correlation of every two rows over the columns both have filled, shape (n, n), zero diagonal.
+    """Pearson correlation of every two rows over the columns both have filled, shape (n, n),
+    zero diagonal.
 
-    ratings: shape (n, m), positive where rated. Rows with fewer than two common columns, or a constant one, get 0.
-    shrinkage: β in stars of evidence, the correlation is multiplied by overlap / (overlap + β) (Bell & Koren 2007).
+    ratings: shape (n, m), positive where rated. Rows with fewer than two common columns, or a
+    constant one, get 0. shrinkage: β in stars of evidence, the correlation is multiplied by
+    overlap / (overlap + β) (Bell & Koren 2007).
     """
     R, M = ratings.toarray().astype(float), (ratings.toarray() > 0).astype(float)
-    n = M @ M.T                                             # films in common
-    sums = R @ M.T                                          # stars of the row's user over the overlap
+    n = M @ M.T  # films in common
+    sums = R @ M.T  # stars of the row's user over the overlap
     with np.errstate(divide="ignore", invalid="ignore"):
         covariance = R @ R.T - sums * sums.T / n
         variance = R**2 @ M.T - sums**2 / n
@@ -27,9 +29,11 @@ def overlap_pearson(ratings: sparse.csr_matrix, shrinkage: float = 0.0) -> np.nd
 
 
 def predict_from_users(train: Interactions, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean-centred user-kNN ratings for all pairs, in stars, and how many neighbours spoke; both (n_users, n_items).
+    """Mean-centred user-kNN ratings for all pairs, in stars, and how many neighbours spoke; both
+    (n_users, n_items).
 
-    similarity: shape (n_users, n_users); negative weights are ignored. Without a neighbour: the mean of the user.
+    similarity: shape (n_users, n_users); negative weights are ignored. Without a neighbour: the
+    mean of the user.
     """
     R, M = train.matrix("ratings").toarray().astype(float), train.matrix().toarray().astype(float)
     means = R.sum(axis=1) / np.maximum(M.sum(axis=1), 1)
@@ -41,14 +45,16 @@ def predict_from_users(train: Interactions, similarity: np.ndarray) -> tuple[np.
 
 
 def cosine_neighbours(X: sparse.csr_matrix, k: int, shrinkage: float = 0.0) -> np.ndarray:
-    """Cosine similarity of the columns of X, the k largest of each column kept, shape (m, m), zero diagonal, float32.
+    """Cosine similarity of the columns of X, the k largest of each column kept, shape (m, m),
+    zero diagonal, float32.
 
-    X: shape (n, m), ones. shrinkage: β, added to the denominator in units of co-occurrence counts, so that pairs seen
-    together rarely weigh less. Scores of items are X @ S. Raises ValueError unless 1 <= k. Memory 4 · m² bytes, twice.
+    X: shape (n, m), ones. shrinkage: β, added to the denominator in units of co-occurrence
+    counts, so that pairs seen together rarely weigh less. Scores of items are X @ S. Raises
+    ValueError unless 1 <= k. Memory 4 · m² bytes, twice.
     """
     if k < 1:
         raise ValueError(f"k={k}; expected at least one neighbour")
-    counts = (X.T @ X).toarray().astype(np.float32)         # how often two columns occur together
+    counts = (X.T @ X).toarray().astype(np.float32)  # how often two columns occur together
     norms = np.sqrt(np.diag(counts))
     similarity = counts / (np.outer(norms, norms) + np.float32(shrinkage + 1e-9))
     np.fill_diagonal(similarity, 0)
@@ -71,14 +77,15 @@ def fit_item_knn(train: Interactions, k: int, shrinkage: float) -> np.ndarray:
 
 
 def ease(X: sparse.csr_matrix, regularization: float) -> np.ndarray:
-    """Item-to-item weights of EASE (Steck 2019, eq. 8): shape (n_items, n_items), zero diagonal; scores are X @ B.
+    """Item-to-item weights of EASE (Steck 2019, eq. 8): shape (n_items, n_items), zero diagonal;
+    scores are X @ B.
 
-    X: ones, shape (n_users, n_items). regularization: λ > 0 in units of co-occurrence counts; ValueError otherwise.
-    Memory 8 · n_items² bytes three times over; time grows with n_items³.
+    X: ones, shape (n_users, n_items). regularization: λ > 0 in units of co-occurrence counts;
+    ValueError otherwise. Memory 8 · n_items² bytes three times over; time grows with n_items³.
     """
     if not regularization > 0:
         raise ValueError(f"regularization={regularization}; expected λ > 0, or the matrix cannot be inverted")
-    gram = (X.T @ X).toarray().astype(float)                # (n_items, n_items), co-occurrence counts
+    gram = (X.T @ X).toarray().astype(float)  # (n_items, n_items), co-occurrence counts
     inverse = np.linalg.inv(gram + regularization * np.eye(X.shape[1]))
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)
