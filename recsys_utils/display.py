@@ -13,6 +13,8 @@ from recsys_utils import leaderboard
 from recsys_utils.evaluation import Comparison
 from recsys_utils.interactions import Interactions
 
+NO_MATHS = "tex2jax_ignore mathjax_ignore"  # or "$9.99" and "$5 a Day" become a formula
+
 
 def finding(sentence: str, holds: bool) -> None:
     """Show a measured sentence. Raises AssertionError with the sentence when it does not hold on this run."""
@@ -21,7 +23,7 @@ def finding(sentence: str, holds: bool) -> None:
     display(
         {
             "text/plain": f"Finding: {sentence}",
-            "text/html": f'<p class="finding"><b>Finding.</b> {html.escape(sentence)}</p>',
+            "text/html": f'<p class="finding {NO_MATHS}"><b>Finding.</b> {html.escape(sentence)}</p>',
         },
         raw=True,
     )
@@ -33,7 +35,8 @@ def chapter(name: str) -> None:
     if measured is None:
         print(f"{name}: not measured yet")
     else:
-        print(f"{name}: {measured['minutes']:.1f} minutes and {measured['memory_gb']:.1f} GB on a two-core machine")
+        minutes, memory = measured["minutes"], measured["memory_gb"]
+        print(f"This chapter takes {minutes:.1f} minutes and {memory:.1f} GB on a two-core machine")
 
 
 def table(frame: pd.DataFrame, caption: str = "", decimals: int = 3) -> None:
@@ -41,8 +44,8 @@ def table(frame: pd.DataFrame, caption: str = "", decimals: int = 3) -> None:
     shown = frame.copy()
     for column in shown.select_dtypes("floating"):
         shown[column] = shown[column].map(lambda value: "" if pd.isna(value) else f"{value:.{decimals}f}")
-    heading = f"<p><em>{html.escape(caption)}</em></p>" if caption else ""
-    markup = heading + shown.to_html(escape=True, border=0, classes="tex2jax_ignore mathjax_ignore", index_names=False)
+    heading = f'<p class="{NO_MATHS}"><em>{html.escape(caption)}</em></p>' if caption else ""
+    markup = heading + shown.to_html(escape=True, border=0, classes=NO_MATHS, index_names=False)
     display({"text/plain": f"{caption}\n{shown.to_string()}".strip(), "text/html": markup}, raw=True)
 
 

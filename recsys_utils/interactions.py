@@ -226,7 +226,7 @@ def _align(table: pd.DataFrame, ids: np.ndarray, axis: str) -> pd.DataFrame:
     missing = pd.Index(ids).difference(table.index)
     if len(missing):
         raise ValueError(
-            f"{axis}_table has no row for {len(missing)} ids, {missing[0]} first; index it by {axis} id "
+            f"{axis}_table has no row for {len(missing)} of {len(ids)} ids, {missing[0]} first; index it by {axis} id "
             f"(table.set_index('{axis}_id')) and give every id a row"
         )
     return table.loc[ids]

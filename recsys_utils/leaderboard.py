@@ -51,7 +51,7 @@ MODELS = {
     "two_tower_features": Model("two towers, features", "10_two_tower_pytorch", "#8e3b69"),
     "blend": Model("blend", "14_leaderboard", "#000000"),
 }
-EDITIONS = ("latest-small", "100k", "1m", "demo")
+EDITIONS = ("latest-small", "latest-small-2018", "100k", "1m", "25m", "32m", "demo")
 PROTOCOLS = ("house", "global-time", "leave-one-out", "within-item", "ncf", "ratings-5fold")
 
 

@@ -69,11 +69,12 @@ TINY = {  # edition: (folder in the archive, files, rows of ratings, films and t
 
 
 def zipped(folder: str, files: dict[str, bytes]) -> bytes:
+    """An archive whose bytes depend on its contents alone: every member has the same date."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{folder}/README", "terms")
-        for name, content in files.items():
-            archive.writestr(f"{folder}/{name}", content)
+        for name, content in {"README": b"terms", **files}.items():
+            member = zipfile.ZipInfo(f"{folder}/{name}", (2000, 1, 1, 0, 0, 0))
+            archive.writestr(member, content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 

@@ -36,7 +36,7 @@ def test_a_finding_is_shown_when_it_holds(shown):
     assert options == {"raw": True}
     assert bundle["text/plain"] == "Finding: A < B & <script>"
     assert "A &lt; B &amp; &lt;script&gt;" in bundle["text/html"]
-    assert bundle["text/html"].startswith('<p class="finding"')
+    assert bundle["text/html"].startswith('<p class="finding ')
 
 
 @pytest.mark.parametrize("holds", [False, np.bool_(False), np.float64(1) < np.nan])
@@ -85,7 +85,7 @@ def test_chapter_prints_what_was_measured(monkeypatch, capsys):
     display.chapter("02_evaluation")
     display.chapter("03_baselines")
     assert capsys.readouterr().out.splitlines() == [
-        "02_evaluation: 0.4 minutes and 0.6 GB on a two-core machine",
+        "This chapter takes 0.4 minutes and 0.6 GB on a two-core machine",
         "03_baselines: not measured yet",
     ]
 

@@ -58,7 +58,7 @@ def test_the_array_of_the_caller_stays_writable():
         ({"item_ids": [[1, 2, 3, 4]]}, r"item_ids has shape \(1, 4\)"),
         (
             {"item_table": pd.DataFrame({"title": ["x"] * 3}, index=range(3))},
-            "item_table has no row for 1 ids, 3 first",
+            "item_table has no row for 1 of",
         ),
         ({"item_table": pd.DataFrame({"title": ["x"] * 5}, index=[0, 1, 2, 3, 3])}, "item_table describes 3 twice"),
     ],
