@@ -1,10 +1,16 @@
 """What is installed: the wheel, its data and its floors; the pinned environment; the repository's one address."""
 
 import email
+import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
+import time
 import tomllib
+import urllib.error
+import urllib.request
 import zipfile
 
 import pytest
@@ -67,6 +73,33 @@ def test_everything_declared_is_pinned_and_fits():
         (version,) = pin.specifier
         assert version.operator == "=="
         assert wanted.specifier.contains(version.version), f"{pin} does not satisfy {line}"
+
+
+def test_jupyter_lab_of_the_environment_serves_the_chapters(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", "--allow-root"]
+    folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    with open(tmp_path / "log", "wb") as log:
+        server = subprocess.Popen(command, cwd=check.ROOT, stdout=log, stderr=log, env={**os.environ, **folders})
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                page = f"http://127.0.0.1:{port}/api/contents/notebooks"
+                with urllib.request.urlopen(page, timeout=10) as answer:
+                    listing = answer.read().decode()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail((tmp_path / "log").read_text("utf-8")[-2000:])
+                time.sleep(0.5)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+    assert "02_evaluation.ipynb" in listing
 
 
 def test_requirements_are_exact_and_local_to_no_machine():
