@@ -37,7 +37,7 @@ GRIDS: dict[str, list[dict]] = {
     "tfidf": grid(genre_weight=[0.25, 0.5, 1.0, 2.0, 4.0], tag_weight=[0.0, 0.5, 1.0, 2.0]),
     "covisitation": grid(gap_hours=[0.1, 1.0, 6.0, 24.0, 1000.0], damping=[0.0, 0.125, 0.25, 0.5]),
     "user_knn": grid(k=[10, 20, 50, 100, 200], shrinkage=[0.0, 10.0, 50.0, 100.0]),
-    "item_knn": grid(k=[20, 50, 100, 200, 400], shrinkage=[0.0, 10.0, 50.0, 100.0]),
+    "item_knn": grid(k=[20, 50, 200, 500, 1500], shrinkage=[0.0, 10.0, 50.0, 100.0]),
     "ease": grid(regularization=np.geomspace(10, 3000, 20).round().tolist()),
 }
 

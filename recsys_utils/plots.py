@@ -68,7 +68,7 @@ def intervals(
     axes.set_yticks(range(len(rows)), [MODELS[name].title if name in MODELS else name for name in reversed(rows)])
     if reference is not None:
         axes.axvline(reference, color="#999999", linestyle="--", linewidth=1)
-    axes.set(xlabel=x, title=title)
+    axes.set(xlabel=x, title=title, ylim=(-0.6, len(rows) - 0.4))
     axes.grid(axis="y", visible=False)
     return figure
 

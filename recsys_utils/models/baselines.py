@@ -65,12 +65,13 @@ def genre_charts(train: Interactions, power: float = 1.0, lift: float = 1.0) -> 
 
 
 def known_tags(tags: pd.DataFrame, train: Interactions) -> pd.Series:
-    """Tag texts by item code, shape (n_items,), from tags on (user, item) pairs of train; others
-    are left out.
+    """Tag texts by item code, shape (n_items,): tags on (user, item) pairs of train, typed no
+    later than that user's last event in train; others are left out.
     """
-    pairs = train.frame()[["user_id", "item_id"]]
-    kept = tags.merge(pairs, on=["user_id", "item_id"], validate="many_to_one")
-    texts = kept.groupby("item_id")["tag"].agg(" ".join)
+    pairs = train.frame()
+    pairs["until"] = pairs.groupby("user_id")["timestamp"].transform("max")
+    known = tags.merge(pairs[["user_id", "item_id", "until"]], on=["user_id", "item_id"], validate="many_to_one")
+    texts = known[known["timestamp"] <= known["until"]].groupby("item_id")["tag"].agg(" ".join)
     return texts.reindex(train.item_ids, fill_value="")
 
 
@@ -81,10 +82,8 @@ def content_features(
     (n_items, n_words).
     """
     words = items["description"] if "description" in items else items["title"]
-    blocks = [
-        TfidfVectorizer().fit_transform(words),
-        genre_weight * TfidfVectorizer(analyzer=list).fit_transform(items["genres"]),
-    ]
+    genres = TfidfVectorizer(analyzer=list).fit_transform(items["genres"])
+    blocks = [TfidfVectorizer().fit_transform(words), genre_weight * genres]
     if tag_texts is not None:
         blocks.append(tag_weight * TfidfVectorizer().fit_transform(tag_texts))
     return normalize(sparse.hstack(blocks).tocsr())
@@ -125,8 +124,8 @@ def covisits(sessions: np.ndarray, items: np.ndarray, n_items: int, damping: flo
     damping: counts are divided by (sessions of the candidate)^damping; 0 favours popular
     candidates, 1 removes them.
     """
-    shape = (int(sessions.max()) + 1, n_items)
-    met = sparse.csr_matrix((np.ones(len(items), np.float32), (sessions, items)), shape=shape)
+    ones, shape = np.ones(len(items), np.float32), (int(sessions.max()) + 1, n_items)
+    met = sparse.csr_matrix((ones, (sessions, items)), shape=shape)
     met.data[:] = 1  # a click twice is one visit
     together = (met.T @ met).toarray()
     np.fill_diagonal(together, 0)

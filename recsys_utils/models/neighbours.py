@@ -12,7 +12,7 @@ def overlap_pearson(ratings: sparse.csr_matrix, shrinkage: float = 0.0) -> np.nd
     zero diagonal.
 
     ratings: shape (n, m), positive where rated. Rows with fewer than two common columns, or a
-    constant one, get 0. shrinkage: β in stars of evidence, the correlation is multiplied by
+    constant one, get 0. shrinkage: β in films in common, the correlation is multiplied by
     overlap / (overlap + β) (Bell & Koren 2007).
     """
     R, M = ratings.toarray().astype(float), (ratings.toarray() > 0).astype(float)
