@@ -212,6 +212,22 @@ def test_a_killed_kernel_is_found_at_once(ran):
     assert "Timeout" not in about(ran, KILLED)  # which is what nbval says when it has waited in vain
 
 
+def test_a_kernel_that_does_not_come_up_is_started_again_but_not_for_ever():
+    from nbval_conftest import patient  # here: it changes nbval, which no other test uses in this process
+
+    fates = iter([RuntimeError("one"), RuntimeError("two"), "a kernel", *map(RuntimeError, ("one", "two", "three"))])
+
+    def start(name: str) -> str:
+        fate = next(fates)
+        if isinstance(fate, Exception):
+            raise fate
+        return f"{fate} called {name}"
+
+    assert patient(start)("python3") == "a kernel called python3"
+    with pytest.raises(RuntimeError, match="three"):
+        patient(start)("python3")
+
+
 def test_a_wrong_output_is_found(ran):
     assert "Cell 0" in about(ran, WRONG)
 

@@ -1,11 +1,14 @@
-"""Copied as conftest.py beside the chapters while nbval runs them: a cell whose kernel died fails within a second.
+"""Copied as conftest.py beside the chapters while nbval runs them.
 
-Left alone, nbval waits for the time-out of the cell.
+A cell whose kernel died fails within a second; left alone, nbval waits for the time-out of the cell. And a kernel that
+never came up is started again: two that start at once can choose the same port, and the loser dies before its first cell.
 """
 
 import time
+from collections.abc import Callable
 from queue import Empty
 
+import nbval.kernel
 from nbval.kernel import RunningKernel
 
 await_reply = RunningKernel.await_reply
@@ -23,4 +26,19 @@ def await_reply_of_the_living(self, msg_id, timeout=None):
                 raise
 
 
+def patient(start: Callable, tries: int = 3) -> Callable:
+    """`start`, called again when it raises RuntimeError, `tries` times at most."""
+
+    def again(*arguments, **options):
+        for _ in range(tries - 1):
+            try:
+                return start(*arguments, **options)
+            except RuntimeError:
+                continue
+        return start(*arguments, **options)
+
+    return again
+
+
 RunningKernel.await_reply = await_reply_of_the_living
+nbval.kernel.start_new_kernel = patient(nbval.kernel.start_new_kernel)
