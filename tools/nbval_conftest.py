@@ -1,7 +1,7 @@
 """Copied as conftest.py beside the chapters while nbval runs them.
 
-A cell whose kernel died fails within a second; left alone, nbval waits for the time-out of the cell. And a kernel that
-never came up is started again: two that start at once can choose the same port, and the loser dies before its first cell.
+A cell whose kernel died fails within a second; left alone, nbval waits for the cell's time-out. A kernel that never
+came up is started again: two that start at once can choose the same port, and the loser dies before its first cell.
 """
 
 import time
