@@ -174,9 +174,12 @@ def load_movielens(edition: str = "latest-small", *, min_item_ratings: int = 1) 
     return data if min_item_ratings <= 1 else data.keep_items(min_item_ratings)
 
 
-def load_house() -> Interactions:
-    """The house data set: the embedded latest-small edition, films with at least five ratings."""
-    return load_movielens("latest-small", min_item_ratings=5)
+def load_house(edition: str = "latest-small") -> Interactions:
+    """The house data set: the embedded latest-small edition, films with at least five ratings in the file.
+
+    Another edition gets the same rule. Raises as load_movielens does.
+    """
+    return load_movielens(edition, min_item_ratings=5)
 
 
 def load_tags(edition: str = "latest-small") -> pd.DataFrame:

@@ -50,7 +50,7 @@ def cosine_neighbours(X: sparse.csr_matrix, k: int, shrinkage: float = 0.0) -> n
 
     X: shape (n, m), ones. shrinkage: β, added to the denominator in units of co-occurrence
     counts, so that pairs seen together rarely weigh less. Scores of items are X @ S. Raises
-    ValueError unless 1 <= k. Memory 4 · m² bytes, twice.
+    ValueError unless 1 <= k. Memory about 16 · m² bytes.
     """
     if k < 1:
         raise ValueError(f"k={k}; expected at least one neighbour")
