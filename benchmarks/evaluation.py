@@ -23,10 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from recsys_utils import Interactions, splits
-from recsys_utils.evaluation import BATCH_CELLS, Scorer, evaluate, evaluate_rankings, top_k
+from recsys_utils.evaluation import BATCH_CELLS, Scorer, evaluate, evaluate_rankings, recommend
 from recsys_utils.splits import Holdout
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,9 +80,7 @@ def speed() -> list[dict]:
     holdout = splits.temporal_per_user(simulated(n_users, n_items, 1_000_000)).test
     scorer, users = factor_scorer(n_users, n_items), holdout.users
     report = evaluate(scorer, holdout, K)  # builds the sparse matrices, as the first of many evaluations does
-    scores = scorer(users)
-    scores[holdout.seen_matrix[users].nonzero()] = -np.inf
-    rankings = top_k(scores, K, users)
+    rankings = recommend(scorer, holdout.seen_matrix, users, K)
     truth = holdout.truth_matrix
     qrels = {str(u): {str(i): 1 for i in truth.indices[truth.indptr[u] : truth.indptr[u + 1]]} for u in users}
     run = {str(u): {str(i): K - r for r, i in enumerate(row)} for u, row in zip(users, rankings, strict=True)}
@@ -149,10 +145,10 @@ def peak_rss() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def measured_memory(n_users: int, n_items: int, per_user: int) -> dict[str, float]:
-    """memory() in a process of its own."""
-    command = [sys.executable, __file__, "memory", str(n_users), str(n_items), str(per_user)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def measured_memory(script: str | Path, n_users: int, n_items: int, per_user: int) -> dict[str, float]:
+    """memory() of a benchmark in a process of its own, so that nothing else counts; what it says on stderr is shown."""
+    command = [sys.executable, str(script), "memory", str(n_users), str(n_items), str(per_user)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def write(name: str, rows: list[dict]) -> None:
@@ -167,7 +163,7 @@ def write(name: str, rows: list[dict]) -> None:
 
 def main() -> None:
     rows = speed()
-    peaks = measured_memory(140_000, 27_000, 120)
+    peaks = measured_memory(__file__, 140_000, 27_000, 120)
     shape = "140,000 x 27,000"
     rows.append(row(f"allocated by evaluate at its peak, {shape}", peaks["evaluate"], "MB", {}))
     rows.append(row(f"allocated by the bootstrap at its peak, {shape}", peaks["bootstrap"], "MB", {}))

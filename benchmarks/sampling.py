@@ -8,16 +8,11 @@ positives.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
+from evaluation import cpu_seconds, measured_memory, peak_rss, row, simulated, write
 from scipy import sparse
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from evaluation import cpu_seconds, peak_rss, row, simulated, write
 
 from recsys_utils.sampling import NegativeSampler
 
@@ -73,8 +68,7 @@ def memory(n_users: int, n_items: int, per_user: int) -> dict[str, float]:
 
 def main() -> None:
     rows = speed()
-    command = [sys.executable, __file__, "memory", "200000", "87000", "160"]
-    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    found = measured_memory(__file__, 200_000, 87_000, 160)
     shape = "200,000 x 87,000"
     rows.append(row(f"NegativeSampler, popularity^0.75, {shape}", found["rate"], "million/s", {}))
     rows.append(row(f"whole process before the sampler, {shape}", found["data"], "MB", {}))

@@ -190,8 +190,7 @@ def evaluate(
         rows = users[start : start + batch]
         scores = _scores(scorer, rows, n_items)
         if mask_seen:
-            seen = holdout.seen_matrix[rows]
-            scores[np.repeat(np.arange(len(rows)), np.diff(seen.indptr)), seen.indices] = -np.inf
+            _mask(scores, holdout.seen_matrix[rows])
         if excluded is not None:
             scores[:, excluded] = -np.inf
         ranked.append(top_k(scores, k, rows, seed))
@@ -232,8 +231,9 @@ def evaluate_rankings(
             f"item codes run from {items.min()} to {items.max()}; expected 0..{n_items - 1}, or -1 for none"
         )
     ordered = np.sort(items, axis=1)
-    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
-        row = int(np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1))[0])
+    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+    if twice.any():
+        row = int(twice.argmax())
         raise ValueError(f"the list of user code {users[row]} holds an item twice: {items[row].tolist()}")
     truth = holdout.truth_matrix
     hits = membership(truth, users, items)
@@ -314,6 +314,16 @@ def evaluate_with_sampled_negatives(
         f"{holdout.part}, {n_negatives} sampled negatives",
         holdout.fingerprint,
     )
+
+
+def recommend(scorer: Scorer, seen: sparse.csr_matrix, users: np.ndarray, k: int = 10, seed: int = 0) -> np.ndarray:
+    """Item codes of the k best items each user has not seen, best first, shape (B, k); -1 where candidates run out.
+
+    seen: stored entries are left out, shape (n_users, n_items). users: codes, shape (B,). Ties as in evaluate.
+    """
+    scores = _scores(scorer, users, seen.shape[1])
+    _mask(scores, seen[users])
+    return top_k(scores, k, users, seed)
 
 
 def dense_scorer(matrix: np.ndarray | sparse.spmatrix, weights: np.ndarray | None = None) -> Scorer:
@@ -415,6 +425,11 @@ def _scores(scorer: Scorer, users: np.ndarray, n_items: int) -> np.ndarray:
             f"the score of user code {users[row]} and item code {item} is nan; scores must be numbers or -inf"
         )
     return scores
+
+
+def _mask(scores: np.ndarray, seen: sparse.csr_matrix) -> None:
+    """Set the scores of the stored entries to -inf, in place; both of shape (B, n_items)."""
+    scores[np.repeat(np.arange(len(scores)), np.diff(seen.indptr)), seen.indices] = -np.inf
 
 
 def _checked_users(users: np.ndarray | None, holdout: Holdout) -> np.ndarray:

@@ -18,8 +18,9 @@ def _checked(hits: np.ndarray, n_relevant: np.ndarray) -> tuple[np.ndarray, np.n
         raise ValueError(
             f"hits has shape {hits.shape}, n_relevant {n_relevant.shape}; expected (U, k) with k >= 1, and (U,)"
         )
-    if len(hits) and (n_relevant < np.maximum(hits.sum(axis=1), 1)).any():
-        user = int(np.flatnonzero(n_relevant < np.maximum(hits.sum(axis=1), 1))[0])
+    too_few = n_relevant < np.maximum(hits.sum(axis=1), 1)
+    if too_few.any():
+        user = int(too_few.argmax())
         raise ValueError(
             f"row {user} has {hits[user].sum()} hits and n_relevant {n_relevant[user]}; expected at least one relevant "
             f"item and no more hits than that. Leave out users without held-out items, and rank no item twice"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from recsys_utils.leaderboard import MODELS
@@ -60,16 +61,12 @@ def intervals(
 
     reference: where to draw a dashed line, chance for instance.
     """
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.36 * len(rows)))
+    titles = [MODELS[name].title if name in MODELS else name for name in rows]
+    figure, axes = _named_rows(titles, x, title, reference)
     for place, (name, (mean, low, high)) in enumerate(reversed(rows.items())):
         colour = MODELS[name].colour if name in MODELS else "#0072b2"
         axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
         axes.plot(mean, place, "o", color=colour)
-    axes.set_yticks(range(len(rows)), [MODELS[name].title if name in MODELS else name for name in reversed(rows)])
-    if reference is not None:
-        axes.axvline(reference, color="#999999", linestyle="--", linewidth=1)
-    axes.set(xlabel=x, title=title, ylim=(-0.6, len(rows) - 0.4))
-    axes.grid(axis="y", visible=False)
     return figure
 
 
@@ -95,15 +92,20 @@ def line(
 
 def bars(heights: Mapping[str, float], x: str, title: str, reference: float | None = None) -> Figure:
     """Horizontal bars, one a name, the first on top; reference draws a dashed line."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(heights)))
-    names: Sequence[str] = list(heights)[::-1]
-    axes.barh(range(len(names)), [heights[name] for name in names], color="#0072b2")
-    axes.set_yticks(range(len(names)), names)
+    figure, axes = _named_rows(list(heights), x, title, reference)
+    axes.barh(range(len(heights)), list(heights.values())[::-1], color="#0072b2")
+    return figure
+
+
+def _named_rows(names: Sequence[str], x: str, title: str, reference: float | None) -> tuple[Figure, Axes]:
+    """Empty axes with one named row each, the first on top (at the highest y), and a dashed line at reference."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.36 * len(names)))
+    axes.set_yticks(range(len(names)), names[::-1])
     if reference is not None:
         axes.axvline(reference, color="#999999", linestyle="--", linewidth=1)
-    axes.set(xlabel=x, title=title)
+    axes.set(xlabel=x, title=title, ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
-    return figure
+    return figure, axes
 
 
 def lorenz(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,6 @@
 """The harness: equal to slow loops, blind to batches and ids, small in memory, and fair to those who know nothing."""
 
 import json
-import subprocess
-import sys
 import time
 import tracemalloc
 from dataclasses import replace
@@ -14,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
+from benchmarks.evaluation import measured_memory
 from canaries import models
 from core_checks import check_at_chance, check_beats_chance, popularity, world
 from recsys_utils import Interactions, evaluation, metrics, splits
@@ -27,6 +26,7 @@ from recsys_utils.evaluation import (
     evaluate_ratings,
     evaluate_with_sampled_negatives,
     membership,
+    recommend,
     top_k,
 )
 from recsys_utils.splits import Holdout
@@ -431,12 +431,21 @@ def test_bootstrap_of_6040_users_in_under_a_second_and_little_memory():
     assert peak < 100e6, f"{peak / 1e6:.0f} MB"
 
 
+def test_recommend_ranks_as_evaluate_does():
+    """The lists it returns are those that evaluate measures, ties included, and the scorer's own array is untouched."""
+    holdout = splits.temporal_per_user(world()).test
+    scores = np.random.default_rng(0).integers(0, 5, (holdout.seen.n_users, holdout.seen.n_items)).astype(float)
+    before = scores.copy()
+    lists = recommend(lambda users: scores[users[0] : users[-1] + 1], holdout.seen_matrix, holdout.users, k=7, seed=3)
+    measured = evaluate(dense_scorer(scores), holdout, k=7, seed=3)
+    assert np.array_equal(evaluate_rankings(lists, holdout).columns, measured.columns)
+    assert not membership(holdout.seen_matrix, holdout.users, lists).any()
+    assert np.array_equal(scores, before)
+
+
 def test_memory_does_not_grow_with_the_scores():
     """6,000 users x 27,000 items, whose scores alone would take 1.3 GB: less than 200 MB above the data."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "evaluation.py"), "memory", "6000", "27000", "20"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    peak = json.loads(done.stdout)
+    peak = measured_memory(ROOT / "benchmarks" / "evaluation.py", 6_000, 27_000, 20)
     assert peak["evaluate"] < 200, peak
     assert peak["process"] < 500, peak
 

@@ -1,8 +1,6 @@
 """Negative samplers: never a positive, exactly the weights, in a table or by search."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from benchmarks.evaluation import measured_memory
 from canaries import samplers
 from core_checks import check_negatives, met
 from recsys_utils import sampling
@@ -157,10 +156,7 @@ def test_no_overflow_at_200_000_users_and_87_000_items():
 
 
 def test_memory_of_a_search_over_two_million_positives():
-    command = [sys.executable, str(ROOT / "benchmarks" / "sampling.py"), "memory", "20000", "87000", "100"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = measured_memory(ROOT / "benchmarks" / "sampling.py", 20_000, 87_000, 100)
     assert found["process"] < 400, found
 
 

@@ -123,12 +123,10 @@ def build_wheel(folder: Path) -> Path:
 
 def chapters_python(wheel: Path) -> Path:
     """Interpreter of an environment that holds the wheel, nbval, and nothing else of the project."""
-    folder, constraints = BUILD / "chapters-env", BUILD / "constraints.txt"
+    folder, constraints = BUILD / "chapters-env", BUILD / "constraints.txt"  # the latter is make's: see Makefile
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, clear=True, with_pip=True)
-    pinned = [line for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines() if not line.startswith("-e")]
-    constraints.write_text("\n".join(pinned) + "\n", "utf-8")
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", constraints]
     subprocess.run([*install, f"{wheel}{CHAPTER_EXTRAS}", "nbval", "pytest", "pytest-xdist"], check=True)
     subprocess.run([*install, "--force-reinstall", "--no-deps", wheel], check=True)  # the version may be the same
