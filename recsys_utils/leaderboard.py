@@ -37,6 +37,7 @@ MODELS = {
     "user_knn": Model("user-kNN", "04_neighbours", "#56b4e9"),
     "item_knn": Model("item-kNN", "04_neighbours", "#0072b2"),
     "ease": Model("EASE", "04_neighbours", "#d55e00"),
+    "dot_product": Model("dot product, logistic", "05_embeddings", "#a6761d"),
     "biases": Model("biases", "06_matrix_factorization", "#bbbbbb"),
     "mf": Model("matrix factorisation", "06_matrix_factorization", "#66c2a5"),
     "als": Model("ALS", "06_matrix_factorization", "#3a9e7e"),
@@ -153,28 +154,28 @@ def result(model: str, protocol: str = "house", edition: str = "latest-small") -
 
 
 def board(protocol: str = "house", edition: str = "latest-small", models: list[str] | None = None) -> pd.DataFrame:
-    """One row a recorded model, best NDCG first: title, metrics with the interval of NDCG, seconds to train."""
+    """One row a recorded model, the best first: title, metrics, seconds to train.
+
+    Rankings are ordered by NDCG, predicted ratings by RMSE; the first metric comes with its 95% interval.
+    """
     models = models or [model for model in MODELS if (_folder(edition, protocol) / f"{model}.json").exists()]
-    rows = []
-    for row in (result(model, protocol, edition) for model in models):
-        cells = row["metrics"]
-        ndcg = cells["ndcg"]
-        rows.append(
-            {"model": row["title"], "NDCG": ndcg["mean"], "95% interval": f"[{ndcg['low']:.3f}, {ndcg['high']:.3f}]"}
-            | {
-                title: cells[name]["mean"]
-                for name, title in {
-                    "recall": "recall",
-                    "hit_rate": "hit rate",
-                    "mrr": "MRR",
-                    "coverage": "coverage",
-                }.items()
-            }
-            | {"fit, s": row["train_seconds"]}
-        )
+    rows = [result(model, protocol, edition) for model in models]
     if not rows:
         raise FileNotFoundError(f"no results {edition}/{protocol} in {results_dir()}; record one first")
-    table = pd.DataFrame(rows).sort_values("NDCG", ascending=False, ignore_index=True)
+    columns = {"ndcg": "NDCG", "recall": "recall", "hit_rate": "hit rate", "mrr": "MRR", "coverage": "coverage"}
+    if "rmse" in rows[0]["metrics"]:
+        columns = {"rmse": "RMSE", "mae": "MAE"}
+    first = next(iter(columns))
+    cells = []
+    for row in rows:
+        means = {title: row["metrics"][name]["mean"] for name, title in columns.items()}
+        interval = "[{low:.3f}, {high:.3f}]".format(**row["metrics"][first])
+        cells.append(
+            {"model": row["title"], columns[first]: means.pop(columns[first]), "95% interval": interval}
+            | means
+            | {"fit, s": row["train_seconds"]}
+        )
+    table = pd.DataFrame(cells).sort_values(columns[first], ascending=first == "rmse", ignore_index=True)
     table.index += 1
     return table
 

@@ -1,16 +1,48 @@
-"""Seeding, shared by every chapter."""
+"""Seeding, and the one PyTorch loop of the book."""
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import os
 import random
 import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    import torch
+
+
+class MissingPackageError(ImportError):
+    """A package that a chapter needs is not installed; a notebook shows the message alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+def require(*packages: str) -> None:
+    """Raise MissingPackageError with one sentence and the command that helps, unless all `packages` are installed.
+
+    Call it before the imports. It imports nothing, and keeps TensorFlow from logging its start to the page.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingPackageError(
+            f"This chapter needs {' and '.join(missing)}: run `{sys.executable} -m pip install {' '.join(missing)}`, "
+            f"then restart the kernel."
+        )
 
 
 def seed_everything(seed: int = 0) -> None:
-    """Seed Python, NumPy's legacy generator and whichever of torch and Keras is already imported.
+    """Seed Python, NumPy's legacy generator and whichever of torch, TensorFlow and Keras is already imported.
 
     Frameworks that are not imported are left alone, so this stays free of their import time. Code of the book passes
     an explicit numpy Generator wherever it draws; this catches the rest.
@@ -21,5 +53,73 @@ def seed_everything(seed: int = 0) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
         sys.modules["torch"].set_flush_denormal(True)  # denormal Adam moments slow embeddings down many times over
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].random.set_seed(seed)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(seed)
+
+
+def fit(
+    model: torch.nn.Module,
+    loss: Callable[..., torch.Tensor],
+    examples: Callable[[np.random.Generator], tuple[np.ndarray, ...]],
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    validate: Callable[[], float] | None = None,
+    patience: int | None = None,
+) -> pd.DataFrame:
+    """Train a torch model; one row an epoch comes back: epoch, loss (mean over examples), seconds, validation.
+
+    loss: called as loss(model, *batch), a scalar, the mean over the batch. examples: called once an epoch with a
+    generator, so that it may draw new negatives; arrays that share their first axis. They go to the model's device,
+    are shuffled there and cut into batches. validate: a number after each epoch, higher is better; the model ends with
+    the weights of its best epoch, and training stops after `patience` epochs without a better one (None: never).
+    Raises ValueError when the loss is not finite, a validation value is nan, or an array is shorter than another.
+    """
+    import torch
+
+    if epochs < 1 or batch_size < 1 or (patience is not None and (patience < 1 or validate is None)):
+        raise ValueError(
+            f"epochs={epochs}, batch_size={batch_size}, patience={patience}; expected whole numbers of at least 1, "
+            f"and a validate function wherever there is patience"
+        )
+    torch.set_flush_denormal(True)
+    rng, device = np.random.default_rng(seed), next(model.parameters()).device
+    rows, best, weights = [], -np.inf, None
+    progress = tqdm(range(1, epochs + 1), unit="epoch", disable=None, leave=False)  # silent unless in a terminal
+    for epoch in progress:
+        started = time.perf_counter()
+        arrays = examples(rng)
+        n = len(arrays[0])
+        if any(len(array) != n for array in arrays) or not n:
+            raise ValueError(f"examples returned arrays of lengths {[len(a) for a in arrays]}; expected one length > 0")
+        order = torch.from_numpy(rng.permutation(n)).to(device)
+        tensors = [torch.as_tensor(array).to(device)[order] for array in arrays]
+        total = torch.zeros((), device=device)
+        model.train()
+        for batch in zip(*(tensor.split(batch_size) for tensor in tensors), strict=True):
+            optimizer.zero_grad()
+            value = loss(model, *batch)
+            value.backward()
+            optimizer.step()
+            total += value.detach() * len(batch[0])
+        model.eval()
+        row = {"epoch": epoch, "loss": float(total) / n, "seconds": time.perf_counter() - started}
+        if not np.isfinite(row["loss"]):
+            raise ValueError(f"the loss is {row['loss']} in epoch {epoch}; a smaller learning rate is the usual cure")
+        if validate is not None:
+            row["validation"] = float(validate())
+            if np.isnan(row["validation"]):
+                raise ValueError(f"validate returned nan in epoch {epoch}; expected a number, higher is better")
+            if row["validation"] > best:
+                best, best_epoch, weights = row["validation"], epoch, copy.deepcopy(model.state_dict())
+            progress.set_postfix(validation=row["validation"])
+        rows.append(row)
+        if patience is not None and epoch - best_epoch >= patience:
+            break
+    if weights is not None:
+        model.load_state_dict(weights)
+    return pd.DataFrame(rows)

@@ -1,6 +1,7 @@
 """The exported modules are what the chapters say, and each imports alone; every way to break that is found."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,41 @@ def test_every_exported_module_is_current():
 def test_an_exported_module_imports_alone(name: str, tmp_path):
     code = f"import sys; sys.path.insert(0, {str(export.ROOT)!r}); import recsys_utils.models.{name}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def check_module(name: str, text: str, chapters: dict[str, str]) -> None:
+    """A module builds on modules of its own or earlier chapters only, and on one framework."""
+    imported = set(re.findall(r"^\s*(?:from|import) ([\w.]+)", text, re.M))
+    for names in re.findall(r"^from recsys_utils\.models import (.+)$", text, re.M):
+        imported |= {f"recsys_utils.models.{other.strip()}" for other in names.split(",")}
+    for other in imported & {f"recsys_utils.models.{other}" for other in chapters}:
+        later = chapters[other.rpartition(".")[2]] > chapters[name]
+        assert not later, f"{name} of chapter {chapters[name]} imports {other} of a later one"
+    frameworks = {"torch" if module.startswith("torch") else "keras" for module in imported
+                  if module.partition(".")[0] in {"torch", "keras", "tensorflow"}}
+    assert len(frameworks) < 2, f"{name} imports {sorted(frameworks)}: one framework a module"
+
+
+SOURCES = {name: (export.ROOT / "recsys_utils" / "models" / f"{name}.py").read_text("utf-8") for name in MODELS}
+CHAPTERS = {name: re.match(r"# Exported from notebooks/(\d\d)_", text)[1] for name, text in SOURCES.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_module_builds_on_earlier_chapters_and_one_framework(name: str):
+    check_module(name, SOURCES[name], CHAPTERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import torch\nfrom keras import ops\n", "one framework a module"),
+        ("from recsys_utils.models.late import f\n", "imports recsys_utils.models.late of a later one"),
+        ("from recsys_utils.models import early, late\n", "imports recsys_utils.models.late of a later one"),
+    ],
+)
+def test_canary_a_module_that_breaks_these_rules(text: str, message: str):
+    with pytest.raises(AssertionError, match=message):
+        check_module("early", text, {"early": "03", "late": "05"})
 
 
 @pytest.fixture

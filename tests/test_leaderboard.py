@@ -58,6 +58,11 @@ def test_rating_reports_are_recorded_too(checkout, split):
     leaderboard.record("biases", report, split)
     check_results(checkout / "results")
     assert leaderboard.load("biases", "house", "demo").means == pytest.approx(report.means, abs=1e-5)
+    worse = evaluate_ratings(np.full(len(split.test.truth), 1.0), split.test)
+    leaderboard.record("mf", worse, split)
+    table = leaderboard.board("house", "demo")
+    assert list(table["model"]) == ["biases", "matrix factorisation"]  # the smaller error first
+    assert list(table.columns) == ["model", "RMSE", "95% interval", "MAE", "fit, s"]
 
 
 def test_written_elsewhere_when_asked(checkout, split, report, tmp_path_factory, monkeypatch, capsys):

@@ -29,6 +29,12 @@ def test_a_good_chapter_has_no_problems(tmp_path):
     assert notebooks.problems(save(good_chapter(), tmp_path), tmp_path / "references.bib") == []
 
 
+def test_a_chapter_may_install_the_frameworks(tmp_path):
+    content = good_chapter()
+    replace(1, "recsys-utils @ ", "recsys-utils[all] @ ")(content)
+    assert notebooks.problems(save(content, tmp_path), tmp_path / "references.bib") == []
+
+
 def put(index: int, **changes):
     """A mutation: update the cell at `index`."""
     return lambda content: content["cells"][index].update(changes)
@@ -85,6 +91,7 @@ BROKEN = {
     "another Colab link": (replace(0, "/blob/", "/blob/x/"), "cell 1: the first cell must link to https://colab"),
     "no setup": (replace(1, "google.colab", "colab"), "cell 2: the setup cell must begin with"),
     "a bare package name": (replace(1, "recsys-utils @ ", ""), "cell 2: the setup cell must begin with"),
+    "an unknown extra": (replace(1, "recsys-utils @ ", "recsys-utils[everything] @ "), "cell 2: the setup cell must"),
     "no seed": (replace(1, "training.seed_everything(0)", ""), "the setup cell must call seed_everything"),
     "another chapter": (replace(1, '"04_neigh', '"03_neigh'), "the setup cell must call display.chapter"),
     "a magic": (put(3, source="%time print(6)"), "cell 4: '%time print.6.': a chapter uses no magics"),

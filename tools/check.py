@@ -32,7 +32,7 @@ SITE_OPTIONS = ["--path-output", "book", "--config", "book/_config.yml", "--toc"
 TESTS_SECONDS = 15 * 60
 CHAPTERS_SECONDS = 14 * 60
 CELL_SECONDS = 120
-CHAPTER_EXTRAS = ""  # "[torch]" once a chapter imports it
+CHAPTER_EXTRAS = "[all]"
 
 
 class Outcome(NamedTuple):

@@ -182,13 +182,16 @@ def opening(name: str, cells: list[dict]) -> Findings:
     if setup is None:
         yield None, "there is no code cell"
         return
-    if not source(cells[setup]).startswith(here.setup):
+    forms = (here.setup, here.setup_with("[all]"))
+    if not source(cells[setup]).startswith(forms):
         yield setup, f"the setup cell must begin with\n{here.setup}"
     for call in ("seed_everything(0)", "plots.use_style()", f'display.chapter("{name}")'):
         if call not in source(cells[setup]):
             yield setup, f"the setup cell must call {call}"
     for index, cell in enumerate(cells):
-        text = source(cell).removeprefix(here.setup) if index == setup else source(cell)
+        text = source(cell)
+        for form in forms if index == setup else ():
+            text = text.removeprefix(form)
         if is_code(cell) and (magic := MAGIC.search(text)):
             yield index, f"{magic[0].strip()!r}: a chapter uses no magics besides the setup cell's %pip; write Python"
 

@@ -34,8 +34,12 @@ class Repository(NamedTuple):
     @property
     def setup(self) -> str:
         """The first lines of every chapter's first code cell: install the package, on Colab only."""
-        archive = f"{self.url}/archive/refs/tags/{self.tag}.tar.gz"
-        return f'import sys\n\nif "google.colab" in sys.modules:\n    %pip install -q "recsys-utils @ {archive}"\n'
+        return self.setup_with("")
+
+    def setup_with(self, extras: str) -> str:
+        """The same for a chapter that needs extras of the package: "" or "[all]"."""
+        package = f"recsys-utils{extras} @ {self.url}/archive/refs/tags/{self.tag}.tar.gz"
+        return f'import sys\n\nif "google.colab" in sys.modules:\n    %pip install -q "{package}"\n'
 
 
 def read(root: Path = ROOT) -> Repository:
