@@ -2,8 +2,9 @@
 
     python benchmarks/house.py [model ...]
 
-Every model gets the same number of trials: twenty settings, validation NDCG@10 decides. Test is read with the chosen
-setting only. Writes results/latest-small/house/<model>.json with the grid, the choice and the means of five seeds,
+Every model gets the same number of trials: twenty settings, validation NDCG@10 decides. A model trained by gradient
+steps stops early in each trial, and its best epoch becomes part of the setting. Test is read with the chosen setting
+only. Writes results/latest-small/house/<model>.json with the grid, the choice and the means of five seeds,
 from which the tests know how far a fresh run may lie from the recorded one.
 """
 
@@ -15,15 +16,21 @@ from collections.abc import Callable
 from itertools import product
 
 import numpy as np
+import torch
 
 from recsys_utils import leaderboard, splits
 from recsys_utils.datasets import load_house, load_tags
 from recsys_utils.evaluation import Scorer, dense_scorer, evaluate
 from recsys_utils.interactions import Interactions
-from recsys_utils.models import baselines, neighbours
+from recsys_utils.models import baselines, mf, neighbours
+from recsys_utils.models.bpr_torch import fit_bpr
+from recsys_utils.models.dot_product_torch import fit_dot_product
+from recsys_utils.models.ials import fit_ials
+from recsys_utils.models.mf_numba import fit_mf
 
 SEEDS = range(5)
 TAGS = load_tags()
+MOST_EPOCHS, PATIENCE = 200, 10
 
 
 def grid(**values: list) -> list[dict]:
@@ -39,13 +46,39 @@ GRIDS: dict[str, list[dict]] = {
     "user_knn": grid(k=[10, 20, 50, 100, 200], shrinkage=[0.0, 10.0, 50.0, 100.0]),
     "item_knn": grid(k=[20, 50, 200, 500, 1500], shrinkage=[0.0, 10.0, 50.0, 100.0]),
     "ease": grid(regularization=np.geomspace(10, 3000, 20).round().tolist()),
-}
+    "dot_product": grid(
+        embedding_dim=[32, 64], n_negatives=[4], learning_rate=[0.001, 0.003],
+        weight_decay=[3e-6, 1e-5, 2e-5, 3e-5, 6e-5], batch_size=[4096], seed=[0],
+    ),
+    "biases": grid(item_regularization=np.geomspace(1, 1000, 20).round(1).tolist(), user_regularization=[10.0]),
+    "mf": grid(
+        embedding_dim=[16, 64], learning_rate=[0.005, 0.01], regularization=[0.0, 0.01, 0.02, 0.05, 0.1], seed=[0]
+    ),
+    "als": grid(embedding_dim=[4, 16, 64, 128], regularization=[0.003, 0.01, 0.02, 0.05, 0.1], epochs=[10], seed=[0]),
+    "bpr": grid(
+        embedding_dim=[64, 128], n_negatives=[4], alpha=[0.0], learning_rate=[0.003, 0.005],
+        weight_decay=[1e-5, 1.5e-5, 2e-5, 3e-5, 5e-5], batch_size=[4096], seed=[0],
+    ),
+    "ials": grid(
+        embedding_dim=[64], alpha=[3.0, 5.0, 8.0, 12.0], regularization=[10.0, 20.0, 30.0, 50.0, 80.0],
+        frequency=[1.0], epochs=[15], seed=[0],
+    ),
+}  # fmt: skip
 
 
 def random_scores(train: Interactions, seed: int) -> Scorer:
     """Independent uniform scores for every pair, as in chapter 2."""
     return dense_scorer(np.random.default_rng(seed).random((train.n_users, train.n_items)))
 
+
+def factor_scorer(vectors: tuple[np.ndarray, np.ndarray]) -> Scorer:
+    """Scores are the dot products of user vectors, shape (n_users, d), and item vectors, shape (n_items, d)."""
+    users, items = vectors
+    return dense_scorer(users, items.T)
+
+
+# Trained by gradient steps: (model, history) = fit(train, **setting, epochs=, validation=, patience=).
+GRADIENT = {"dot_product": fit_dot_product, "mf": fit_mf, "bpr": fit_bpr}
 
 FITS: dict[str, Callable[..., Scorer]] = {
     "random": random_scores,
@@ -56,22 +89,57 @@ FITS: dict[str, Callable[..., Scorer]] = {
     "user_knn": lambda train, **setting: dense_scorer(neighbours.fit_user_knn(train, **setting)),
     "item_knn": lambda train, **setting: dense_scorer(neighbours.fit_item_knn(train, **setting)),
     "ease": lambda train, **setting: dense_scorer(neighbours.fit_ease(train, **setting)),
+    "biases": lambda train, **setting: factor_scorer(mf.fit_biases(train, **setting)),
+    "als": lambda train, **setting: factor_scorer(mf.fit_als(train, **setting)),
+    "ials": lambda train, **setting: factor_scorer(fit_ials(train, **setting)),
+} | {
+    model: lambda train, fit=fit, **setting: factor_scorer(vectors(fit(train, **setting)[0]))
+    for model, fit in GRADIENT.items()
 }
+
+
+def vectors(model) -> tuple[np.ndarray, np.ndarray]:
+    return model if isinstance(model, tuple) else model.vectors()
+
+
+def n_parameters(model: str, train: Interactions, setting: dict) -> int:
+    """Numbers that are learnt; a neighbourhood of counts has none."""
+    if model == "ease":
+        return train.n_items**2
+    if model in {"biases", "als", "ials", *GRADIENT}:
+        bias = model != "ials"
+        return (train.n_users + train.n_items) * (setting.get("embedding_dim", 0) + bias) + bias
+    return 0
+
+
+def trial(model: str, split: splits.Split, setting: dict) -> dict:
+    """Validation NDCG@10 of one setting, fitted on train alone; a best epoch becomes part of the setting."""
+    if model in GRADIENT:
+        fitted, history = GRADIENT[model](
+            split.train, **setting, epochs=MOST_EPOCHS, validation=split.validation, patience=PATIENCE
+        )
+        curve = history["validation"]  # NDCG; RMSE for mf
+        best = curve.idxmin() if model == "mf" else curve.idxmax()
+        setting = setting | {"epochs": int(history["epoch"][best])}
+        scorer = factor_scorer(vectors(fitted))
+    else:
+        scorer = FITS[model](split.train, **setting)
+    return {"setting": setting, "ndcg": round(evaluate(scorer, split.validation).mean("ndcg"), 5)}
 
 
 def tune(model: str, split: splits.Split) -> tuple[dict, dict]:
     """The setting with the highest validation NDCG@10, the first of equals, and how it was found."""
     started = time.perf_counter()
-    trials = [
-        {"setting": setting, "ndcg": evaluate(FITS[model](split.train, **setting), split.validation).mean("ndcg")}
-        for setting in GRIDS[model]
-    ]
-    best = max(trials, key=lambda trial: trial["ndcg"])
+    trials = []
+    for setting in GRIDS[model]:
+        trials.append(trial(model, split, setting))
+        print("{setting} {ndcg:.5f}".format(**trials[-1]), flush=True)
+    best = max(trials, key=lambda found: found["ndcg"])
     selection = {
         "metric": "ndcg",
         "split": "validation",
         "trials": len(trials),
-        "grid": [trial | {"ndcg": round(trial["ndcg"], 5)} for trial in trials],
+        "grid": trials,
         "seconds": round(time.perf_counter() - started, 1),
     }
     return best["setting"], selection
@@ -86,15 +154,17 @@ def measure(model: str, split: splits.Split, command: str) -> None:
     started = time.perf_counter()
     scorer = FITS[model](split.train_validation, **setting)
     seconds = time.perf_counter() - started
-    fits = [FITS[model](split.train_validation, seed=seed) if "seed" in setting else scorer for seed in SEEDS]
+    fits = [
+        FITS[model](split.train_validation, **setting | {"seed": seed}) if setting.get("seed") != seed else scorer
+        for seed in SEEDS
+    ] if "seed" in setting else [scorer] * len(SEEDS)  # fmt: skip
     reports = [evaluate(fitted, split.test, seed=seed) for seed, fitted in zip(SEEDS, fits, strict=True)]
-    n_parameters = split.data.n_items**2 if model == "ease" else 0
     leaderboard.record(
         model,
         reports[0],
         split,
         hyperparameters=setting,
-        n_parameters=n_parameters,
+        n_parameters=n_parameters(model, split.train, setting),
         train_seconds=seconds,
         selection=selection,
         seeds={str(seed): report.means for seed, report in zip(SEEDS, reports, strict=True)},
@@ -104,6 +174,7 @@ def measure(model: str, split: splits.Split, command: str) -> None:
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # in small batches threads wait for each other longer than they help
     split = splits.temporal_per_user(load_house())
     for model in sys.argv[1:] or GRIDS:
         measure(model, split, "python benchmarks/house.py")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 
+import torch
 from house import measure
 
 from recsys_utils import splits
@@ -17,8 +18,9 @@ from recsys_utils.datasets import load_movielens
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # as in house.py
     split = splits.random_within_item(load_movielens("100k"))
-    for model in sys.argv[1:] or ("popularity", "item_knn", "ease"):
+    for model in sys.argv[1:] or ("popularity", "item_knn", "ease", "bpr", "ials"):
         measure(model, split, "python benchmarks/within_item.py")
 
 

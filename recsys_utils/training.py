@@ -97,7 +97,7 @@ def fit(
         if any(len(array) != n for array in arrays) or not n:
             raise ValueError(f"examples returned arrays of lengths {[len(a) for a in arrays]}; expected one length > 0")
         order = torch.from_numpy(rng.permutation(n)).to(device)
-        tensors = [torch.as_tensor(array).to(device)[order] for array in arrays]
+        tensors = [torch.tensor(array, device=device)[order] for array in arrays]  # a copy: they may be read-only
         total = torch.zeros((), device=device)
         model.train()
         for batch in zip(*(tensor.split(batch_size) for tensor in tensors), strict=True):

@@ -109,6 +109,16 @@ def test_bad_input_is_named(options, message):
         trained(**options)
 
 
+@pytest.mark.filterwarnings("error")
+def test_arrays_may_be_read_only():
+    """Those of Interactions are. The examples stay what they were."""
+    x = X.copy()
+    x.flags.writeable = False
+    model, _ = trained(examples=lambda rng: (x, Y), epochs=1)
+    np.testing.assert_array_equal(weights(model), weights(trained(epochs=1)[0]))
+    np.testing.assert_array_equal(x, X)
+
+
 def test_denormal_numbers_are_flushed():
     trained(epochs=1)
     assert (torch.tensor([1e-39]) * 0.5).item() == 0.0
