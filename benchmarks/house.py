@@ -1,6 +1,7 @@
 """Tune every model of the house table on validation, refit it, measure it on test once, and once more per tie seed.
 
     python benchmarks/house.py [model ...]
+    python benchmarks/house.py global-time [model ...]    # the same on one date for everybody
 
 Every model gets the same number of trials: twenty settings, validation NDCG@10 decides. A model trained by gradient
 steps stops early in each trial, and its best epoch becomes part of the setting. Test is read with the chosen setting
@@ -175,9 +176,14 @@ def measure(model: str, split: splits.Split, command: str) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)  # in small batches threads wait for each other longer than they help
-    split = splits.temporal_per_user(load_house())
-    for model in sys.argv[1:] or GRIDS:
-        measure(model, split, "python benchmarks/house.py")
+    models = sys.argv[1:]
+    if "global-time" in models:
+        models.remove("global-time")
+        split, command = splits.global_temporal(load_house()), "python benchmarks/house.py global-time"
+    else:
+        split, command = splits.temporal_per_user(load_house()), "python benchmarks/house.py"
+    for model in models or GRIDS:
+        measure(model, split, command)
 
 
 if __name__ == "__main__":

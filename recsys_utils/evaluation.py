@@ -276,8 +276,10 @@ def evaluate_ratings(predictions: np.ndarray, holdout: Holdout) -> Report:
 def pool(reports: list[Report]) -> Report:
     """One rating report from those of the folds of a cross-validation: the sums of each user are added up.
 
-    It carries the fingerprint of the first fold. Raises ValueError for reports that are not of ratings.
+    It carries the fingerprint of the first fold. Raises ValueError without reports, and for one that is not of ratings.
     """
+    if not reports:
+        raise ValueError("there are no reports to pool; expected one a fold")
     first = reports[0]
     for report in reports:
         if report.names != RATING or (report.protocol, report.part) != (first.protocol, first.part):

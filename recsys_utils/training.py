@@ -1,4 +1,4 @@
-"""Seeding, and the one PyTorch loop of the book."""
+"""Seeding, settings, and the one PyTorch loop of the book."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,12 @@ class MissingPackageError(ImportError):
 def require(*packages: str) -> None:
     """Raise MissingPackageError with one sentence and the command that helps, unless all `packages` are installed.
 
-    Call it before the imports. It imports nothing, and keeps TensorFlow from logging its start to the page.
+    Call it before the imports. It imports none of them, and keeps two notes off the page: TensorFlow's about its start,
+    and tqdm's that its bars, which the chapters do not show, could be widgets.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    warnings.filterwarnings("ignore", "IProgress not found")
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise MissingPackageError(
@@ -59,6 +62,18 @@ def seed_everything(seed: int = 0) -> None:
         sys.modules["keras"].utils.set_random_seed(seed)
 
 
+COUNTS = ("interactions", "embedding_dim", "n_negatives", "batch_size", "epochs", "threads")
+
+
+def check_settings(**settings: float) -> None:
+    """Raise ValueError unless each setting can be used: COUNTS are whole and at least 1, others finite, 0 or more."""
+    for name, value in settings.items():
+        least = int(name in COUNTS)
+        if not (least <= value < np.inf) or (least and value != int(value)):
+            expected = "a whole number of at least 1" if least else "a finite number, 0 or more"
+            raise ValueError(f"{name}={value}; expected {expected}")
+
+
 def fit(
     model: torch.nn.Module,
     loss: Callable[..., torch.Tensor],
@@ -81,11 +96,9 @@ def fit(
     """
     import torch
 
-    if epochs < 1 or batch_size < 1 or (patience is not None and (patience < 1 or validate is None)):
-        raise ValueError(
-            f"epochs={epochs}, batch_size={batch_size}, patience={patience}; expected whole numbers of at least 1, "
-            f"and a validate function wherever there is patience"
-        )
+    check_settings(epochs=epochs, batch_size=batch_size)
+    if patience is not None and (patience < 1 or validate is None):
+        raise ValueError(f"patience={patience}; expected at least 1, together with a validate function")
     torch.set_flush_denormal(True)
     rng, device = np.random.default_rng(seed), next(model.parameters()).device
     rows, best, weights = [], -np.inf, None

@@ -166,12 +166,12 @@ def test_bad_input_is_said(framework):
     fit, world = FITS[framework], simulate_uniform(40, 30, 300)
     with pytest.raises(ValueError, match="alpha=-1"):
         fit(world, **SETTING | {"alpha": -1}, epochs=1)
-    with pytest.raises(ValueError, match="n_negatives=0; expected at least 1"):
+    with pytest.raises(ValueError, match="n_negatives=0; expected a whole number of at least 1"):
         fit(world, **SETTING | {"n_negatives": 0}, epochs=1)
     everything = Interactions([0, 0, 1], [0, 1, 0], user_ids=[1, 2], item_ids=[1, 2])
     with pytest.raises(ValueError, match="user code 0 has met every item"):
         fit(everything, **SETTING, epochs=1)
-    with pytest.raises(ValueError, match=r"lengths \[0, 0, 0\]|for 0 interactions"):
+    with pytest.raises(ValueError, match="interactions=0; expected a whole number"):
         fit(world.select(np.zeros(len(world), bool)), **SETTING, epochs=1)
     with pytest.raises(TypeError, match="n_neg_per_pos"):
         fit(world, **SETTING, epochs=1, n_neg_per_pos=4)

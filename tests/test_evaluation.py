@@ -361,6 +361,8 @@ def test_folds_are_pooled_over_ratings():
     ranking = evaluate(popularity(folds[0].test.seen), folds[0].test)
     with pytest.raises(ValueError, match="expected rating reports of one protocol"):
         pool([reports[0], ranking])
+    with pytest.raises(ValueError, match="there are no reports to pool"):
+        pool([])
 
 
 # --- intervals and comparisons

@@ -122,7 +122,11 @@ def test_every_option_matters():
 
 def test_bad_input_is_said():
     empty = Interactions(np.array([], int), np.array([], int), user_ids=[1], item_ids=[1])
-    with pytest.raises(ValueError, match="0 interactions"):
+    with pytest.raises(ValueError, match="interactions=0; expected a whole number"):
         fit_ials(empty, **SETTING)
-    with pytest.raises(ValueError, match=r"alpha=1\.0; expected some, and alpha above 1"):
+    with pytest.raises(ValueError, match=r"alpha=1\.0, regularization="):
         fit_ials(world(), **SETTING | {"alpha": 1.0})
+    with pytest.raises(ValueError, match="epochs=0; expected a whole number"):
+        fit_ials(world(), **SETTING | {"epochs": 0})
+    with pytest.raises(ValueError, match=r"regularization=0\.0; expected above 1, above 0"):
+        fit_ials(world(), **SETTING | {"regularization": 0.0})

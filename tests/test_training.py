@@ -11,7 +11,7 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
-from recsys_utils.training import MissingPackageError, fit, require, seed_everything
+from recsys_utils.training import MissingPackageError, check_settings, fit, require, seed_everything
 
 ROOT = Path(__file__).resolve().parents[1]
 X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -94,9 +94,9 @@ def test_without_patience_all_epochs_run_and_the_best_is_kept():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs=0, batch_size=16"),
+        ({"epochs": 0}, "epochs=0; expected a whole number of at least 1"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"patience": 2}, "a validate function wherever there is patience"),
+        ({"patience": 2}, "together with a validate function"),
         ({"patience": 0, "validate": lambda: 0.0}, "patience=0"),
         ({"examples": lambda rng: (X, Y[:-1])}, r"lengths \[64, 63\]"),
         ({"examples": lambda rng: (X[:0], Y[:0])}, r"lengths \[0, 0\]"),
@@ -122,6 +122,22 @@ def test_arrays_may_be_read_only():
 def test_denormal_numbers_are_flushed():
     trained(epochs=1)
     assert (torch.tensor([1e-39]) * 0.5).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"embedding_dim": 0}, "embedding_dim=0; expected a whole number of at least 1"),
+        ({"n_negatives": 2.5}, "n_negatives=2.5; expected a whole number of at least 1"),
+        ({"epochs": float("inf")}, "epochs=inf; expected a whole number of at least 1"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan; expected a finite number, 0 or more"),
+        ({"threads": 2, "weight_decay": -1e-5}, "weight_decay=-1e-05; expected a finite number, 0 or more"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(setting, message):
+    check_settings(embedding_dim=8, epochs=np.int64(3), learning_rate=0.1, weight_decay=0)
+    with pytest.raises(ValueError, match=message):
+        check_settings(**setting)
 
 
 # --- packages and seeds

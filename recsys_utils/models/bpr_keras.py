@@ -12,6 +12,7 @@ from recsys_utils.interactions import Interactions
 from recsys_utils.models.dot_product_keras import DotProduct
 from recsys_utils.models.losses_keras import bpr_loss
 from recsys_utils.sampling import NegativeSampler
+from recsys_utils.training import check_settings
 
 
 def fit_bpr_keras(
@@ -19,8 +20,7 @@ def fit_bpr_keras(
     weight_decay: float, batch_size: int, epochs: int, seed: int = 0,
 ) -> tuple[DotProduct, pd.DataFrame]:
     """BPR in Keras, the twin of fit_bpr: the model and its history (epoch, loss, seconds)."""
-    if n_negatives < 1 or not len(train):
-        raise ValueError(f"n_negatives={n_negatives}; expected at least 1, for {len(train)} interactions")
+    check_settings(interactions=len(train), n_negatives=n_negatives, batch_size=batch_size, epochs=epochs)
     keras.utils.set_random_seed(seed)
     rng, sampler = np.random.default_rng(seed), NegativeSampler(train.matrix(), alpha)
     model = DotProduct(train.n_users, train.n_items, embedding_dim)

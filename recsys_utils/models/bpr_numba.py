@@ -7,6 +7,7 @@ import numba
 import numpy as np
 
 from recsys_utils.interactions import Interactions
+from recsys_utils.training import check_settings
 
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract"})  # sums in any order, so several at a time
@@ -57,6 +58,7 @@ def fit_bpr_numba(
     thread gives the same numbers every time. Raises ValueError when no user has a negative, and when
     the steps are too large. Memory beside the tables: about 20 bytes a pair.
     """
+    check_settings(embedding_dim=embedding_dim, threads=threads, regularization=regularization, epochs=epochs)
     pairs = train.matrix()
     pairs.sort_indices()
     met = np.diff(pairs.indptr)

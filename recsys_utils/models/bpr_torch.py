@@ -11,7 +11,7 @@ from recsys_utils.models.dot_product_torch import DotProduct, ndcg_at_10
 from recsys_utils.models.losses_torch import bpr_loss
 from recsys_utils.sampling import NegativeSampler
 from recsys_utils.splits import Holdout
-from recsys_utils.training import fit
+from recsys_utils.training import check_settings, fit
 
 
 def fit_ranking(
@@ -29,10 +29,9 @@ def fit_ranking(
     """
     torch.manual_seed(seed)
     model = DotProduct(train.n_users, train.n_items, embedding_dim)
-    users, items = train.users.copy(), train.items.copy()  # torch wants arrays it may write to
     history = fit(
         model, lambda model, u, i, j: loss(model(u, i), model(u[:, None], j)),
-        lambda rng: (users, items, negatives(model, rng)),
+        lambda rng: (train.users, train.items, negatives(model, rng)),
         torch.optim.Adam(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True),
         epochs=epochs, batch_size=batch_size, seed=seed, patience=patience,
         validate=None if validation is None else lambda: ndcg_at_10(model, validation),
@@ -48,8 +47,7 @@ def fit_bpr(train: Interactions, *, n_negatives: int, alpha: float,
     uniformly (alpha=0) or in proportion to popularity^alpha. options: those of fit_ranking. Raises
     ValueError for n_negatives < 1.
     """
-    if n_negatives < 1:
-        raise ValueError(f"n_negatives={n_negatives}; expected at least 1, or there are no pairs")
+    check_settings(interactions=len(train), n_negatives=n_negatives)
     sampler = NegativeSampler(train.matrix(), alpha)
     return fit_ranking(
         train, bpr_loss, lambda model, rng: sampler.sample(train.users, n_negatives, rng), **options

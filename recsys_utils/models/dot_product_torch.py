@@ -10,7 +10,7 @@ from recsys_utils.evaluation import Report, dense_scorer, evaluate
 from recsys_utils.interactions import Interactions
 from recsys_utils.sampling import NegativeSampler
 from recsys_utils.splits import Holdout
-from recsys_utils.training import fit
+from recsys_utils.training import check_settings, fit
 
 
 class DotProduct(nn.Module):
@@ -78,10 +78,9 @@ def fit_dot_product(
     Adam. batch_size: in labelled pairs. validation: measured by NDCG@10 after every epoch; the model
     ends with its best epoch, and training stops after `patience` epochs without a better one.
     Returns the model and its history: epoch, loss, seconds and validation. Raises ValueError for
-    embedding_dim or n_negatives below 1.
+    settings that cannot be used, and without interactions.
     """
-    if min(embedding_dim, n_negatives) < 1:
-        raise ValueError(f"embedding_dim={embedding_dim}, n_negatives={n_negatives}; both are at least 1")
+    check_settings(interactions=len(train), embedding_dim=embedding_dim, n_negatives=n_negatives)
     torch.manual_seed(seed)
     model = DotProduct(train.n_users, train.n_items, embedding_dim)
     sampler, options = NegativeSampler(train.matrix()), {"lr": learning_rate, "weight_decay": weight_decay}

@@ -5,6 +5,7 @@ import numpy as np
 
 from recsys_utils.interactions import Interactions
 from recsys_utils.models.mf import half_step
+from recsys_utils.training import check_settings
 
 
 def fit_ials(
@@ -16,10 +17,12 @@ def fit_ials(
 
     alpha: weight of an observed pair; an unobserved one weighs 1. regularization: λ > 0.
     frequency: ν, a row's penalty is λ times (its total weight / the mean one)^ν; 0 is the same for
-    all (Rendle et al. 2022). Raises ValueError without interactions and unless alpha > 1.
+    all (Rendle et al. 2022). Raises ValueError without interactions, and for settings that cannot
+    be used.
     """
-    if not len(train) or not alpha > 1:
-        raise ValueError(f"{len(train)} interactions, alpha={alpha}; expected some, and alpha above 1")
+    check_settings(interactions=len(train), embedding_dim=embedding_dim, epochs=epochs)
+    if not alpha > 1 or not regularization > 0:
+        raise ValueError(f"alpha={alpha}, regularization={regularization}; expected above 1, above 0")
     X = train.matrix().astype(float)
     V = np.random.default_rng(seed).normal(0, 0.1 / embedding_dim**0.5, (train.n_items, embedding_dim))
 

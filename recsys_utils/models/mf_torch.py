@@ -24,7 +24,7 @@ def fit_mf_torch(train: Interactions, *, embedding_dim: int, learning_rate: floa
     """Biased matrix factorisation by Adam on batches: the model and a row an epoch: epoch, loss (stars²,
     penalty included), seconds. Raises ValueError without ratings.
     """
-    mean, columns = rating_mean(train), [c.copy() for c in (train.users, train.items, train.ratings)]
+    mean, columns = rating_mean(train), (train.users, train.items, train.ratings)
     torch.manual_seed(seed)
     model = DotProductTorch(train.n_users, train.n_items, embedding_dim, mean=mean)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
