@@ -50,8 +50,7 @@ def half_step(weights: sparse.csr_matrix, targets: sparse.csr_matrix, factors: n
     one a row, (n,). gram: (d, d), None for zero. Rows of like length are solved together, padded to
     the longest; a temporary array holds at most four million numbers, or one row.
     """
-    (n, _), (_, d) = weights.shape, factors.shape
-    counts, right = np.diff(weights.indptr), targets @ factors
+    n, d, counts, right = weights.shape[0], factors.shape[1], np.diff(weights.indptr), targets @ factors
     penalty = np.broadcast_to(regularization, n).astype(factors.dtype)[:, None, None]
     order, out, start = np.argsort(-counts, kind="stable"), np.empty((n, d), factors.dtype), 0
     while start < n:

@@ -14,8 +14,9 @@ from recsys_utils.splits import Holdout
 
 @numba.njit(fastmath=True)
 def sgd_epoch(users, items, ratings, order, P, Q, b, c, mean, rate, penalty):
-    """One pass of stochastic gradient descent over the ratings, in the given order, in place; returns
-    the mean squared error met on the way. All floats of one type; float32 is fastest.
+    """One pass of stochastic gradient descent over the ratings, in place; returns the mean squared error
+    met on the way. All floats of one type; float32 is fastest. order: rows to visit. P: (n_users, d),
+    Q: (n_items, d). b, c: biases of users and of items.
     """
     squared = 0.0
     for row in order:
