@@ -14,7 +14,7 @@ class DotProduct(keras.Model):
 
         def table(size, dim, scale):
             rows = layers.Embedding(size, dim, initializers.RandomNormal(0, scale), dtype=self.dtype)
-            rows.build(())
+            rows.build(())  # weights exist before the first call
             return rows
 
         self.user_embedding = table(n_users, embedding_dim, scale)
