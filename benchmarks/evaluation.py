@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,14 +57,14 @@ def factor_scorer(n_users: int, n_items: int, dim: int = 64, seed: int = 1) -> S
     return lambda codes: users[codes] @ items
 
 
-def cpu_seconds(jobs: dict, repeats: int = 7) -> dict[str, float]:
-    """Median CPU seconds of each job; the jobs take turns, so that a busy machine slows all of them alike."""
+def median_seconds(jobs: dict, repeats: int = 7, clock: Callable[[], float] = time.process_time) -> dict[str, float]:
+    """Median seconds of each job, of CPU unless said; they take turns, so that a busy machine slows all alike."""
     taken = {name: [] for name in jobs}
     for _ in range(repeats + 1):
         for name, job in jobs.items():
-            started = time.process_time()
+            started = clock()
             job()
-            taken[name].append(time.process_time() - started)
+            taken[name].append(clock() - started)
     return {name: float(np.median(seconds[1:])) for name, seconds in taken.items()}  # the first round warms up
 
 
@@ -102,7 +103,7 @@ def speed() -> list[dict]:
         "metrics from rankings, ranx, from dictionaries": ranx_from_dictionaries,
         "1,000-fold bootstrap of all metrics": lambda: evaluate_rankings(rankings, holdout).intervals,
     }
-    seconds = cpu_seconds(jobs)
+    seconds = median_seconds(jobs)
     compared = {
         "evaluate": "matrix product and argpartition",
         "metrics from rankings, ranx, built beforehand": "metrics from rankings",

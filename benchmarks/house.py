@@ -72,9 +72,9 @@ def random_scores(train: Interactions, seed: int) -> Scorer:
     return dense_scorer(np.random.default_rng(seed).random((train.n_users, train.n_items)))
 
 
-def factor_scorer(vectors: tuple[np.ndarray, np.ndarray]) -> Scorer:
-    """Scores are the dot products of user vectors, shape (n_users, d), and item vectors, shape (n_items, d)."""
-    users, items = vectors
+def factor_scorer(model) -> Scorer:
+    """Dot products of user vectors, shape (n_users, d), and item vectors, shape (n_items, d): a pair, or a model's."""
+    users, items = model if isinstance(model, tuple) else model.vectors()
     return dense_scorer(users, items.T)
 
 
@@ -94,22 +94,17 @@ FITS: dict[str, Callable[..., Scorer]] = {
     "als": lambda train, **setting: factor_scorer(mf.fit_als(train, **setting)),
     "ials": lambda train, **setting: factor_scorer(fit_ials(train, **setting)),
 } | {
-    model: lambda train, fit=fit, **setting: factor_scorer(vectors(fit(train, **setting)[0]))
-    for model, fit in GRADIENT.items()
+    model: lambda train, fit=fit, **setting: factor_scorer(fit(train, **setting)[0]) for model, fit in GRADIENT.items()
 }
 
 
-def vectors(model) -> tuple[np.ndarray, np.ndarray]:
-    return model if isinstance(model, tuple) else model.vectors()
-
-
-def n_parameters(model: str, train: Interactions, setting: dict) -> int:
+def n_parameters(model: str, data: Interactions, setting: dict) -> int:
     """Numbers that are learnt; a neighbourhood of counts has none."""
     if model == "ease":
-        return train.n_items**2
+        return data.n_items**2
     if model in {"biases", "als", "ials", *GRADIENT}:
         bias = model != "ials"
-        return (train.n_users + train.n_items) * (setting.get("embedding_dim", 0) + bias) + bias
+        return (data.n_users + data.n_items) * (setting.get("embedding_dim", 0) + bias) + bias
     return 0
 
 
@@ -122,28 +117,33 @@ def trial(model: str, split: splits.Split, setting: dict) -> dict:
         curve = history["validation"]  # NDCG; RMSE for mf
         best = curve.idxmin() if model == "mf" else curve.idxmax()
         setting = setting | {"epochs": int(history["epoch"][best])}
-        scorer = factor_scorer(vectors(fitted))
+        scorer = factor_scorer(fitted)
     else:
         scorer = FITS[model](split.train, **setting)
     return {"setting": setting, "ndcg": round(evaluate(scorer, split.validation).mean("ndcg"), 5)}
 
 
-def tune(model: str, split: splits.Split) -> tuple[dict, dict]:
-    """The setting with the highest validation NDCG@10, the first of equals, and how it was found."""
+def search(
+    settings: list[dict], trial: Callable[[dict], dict], metric: str, best: Callable = max
+) -> tuple[dict, dict]:
+    """The setting whose trial has the best validation value of `metric`, the first of equals, and how it was found.
+
+    trial: gives {"setting": what was fitted in the end, metric: value}. best: max, or min for an error.
+    """
     started = time.perf_counter()
     trials = []
-    for setting in GRIDS[model]:
-        trials.append(trial(model, split, setting))
-        print("{setting} {ndcg:.5f}".format(**trials[-1]), flush=True)
-    best = max(trials, key=lambda found: found["ndcg"])
+    for setting in settings:
+        trials.append(trial(setting))
+        print(f"{trials[-1]['setting']} {trials[-1][metric]:.5f}", flush=True)
+    chosen = best(trials, key=lambda found: found[metric])
     selection = {
-        "metric": "ndcg",
+        "metric": metric,
         "split": "validation",
         "trials": len(trials),
         "grid": trials,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    return best["setting"], selection
+    return chosen["setting"], selection
 
 
 def measure(model: str, split: splits.Split, command: str) -> None:
@@ -151,21 +151,21 @@ def measure(model: str, split: splits.Split, command: str) -> None:
 
     A model with a setting called seed is fitted once a seed; for the others the seed only decides ties.
     """
-    setting, selection = tune(model, split)
+    setting, selection = search(GRIDS[model], lambda setting: trial(model, split, setting), "ndcg")
     started = time.perf_counter()
     scorer = FITS[model](split.train_validation, **setting)
     seconds = time.perf_counter() - started
     fits = [
-        FITS[model](split.train_validation, **setting | {"seed": seed}) if setting.get("seed") != seed else scorer
+        scorer if setting.get("seed", seed) == seed else FITS[model](split.train_validation, **setting | {"seed": seed})
         for seed in SEEDS
-    ] if "seed" in setting else [scorer] * len(SEEDS)  # fmt: skip
+    ]
     reports = [evaluate(fitted, split.test, seed=seed) for seed, fitted in zip(SEEDS, fits, strict=True)]
     leaderboard.record(
         model,
         reports[0],
         split,
         hyperparameters=setting,
-        n_parameters=n_parameters(model, split.train, setting),
+        n_parameters=n_parameters(model, split.data, setting),
         train_seconds=seconds,
         selection=selection,
         seeds={str(seed): report.means for seed, report in zip(SEEDS, reports, strict=True)},

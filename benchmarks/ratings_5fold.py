@@ -14,11 +14,12 @@ import sys
 import time
 
 import numpy as np
-from house import SEEDS, grid
+from house import SEEDS, grid, n_parameters, search
 
 from recsys_utils import leaderboard, splits
 from recsys_utils.datasets import load_movielens
 from recsys_utils.evaluation import Report, evaluate_ratings, pool
+from recsys_utils.interactions import Interactions
 from recsys_utils.models import mf, mf_numba
 
 SCALE = (1.0, 5.0)
@@ -55,35 +56,22 @@ def trial(model: str, folds: list[splits.Split], setting: dict) -> dict:
     return {"setting": setting, "rmse": round(report.mean("rmse"), 5)}
 
 
-def measure(model: str, data) -> None:
-    started = time.perf_counter()
-    trials = []
-    for setting in GRIDS[model]:
-        trials.append(trial(model, splits.random_folds(data, seed=0), setting))
-        print("{setting} {rmse:.5f}".format(**trials[-1]), flush=True)
-    best = min(trials, key=lambda found: found["rmse"])
-    selection = {
-        "metric": "rmse",
-        "split": "validation",
-        "trials": len(trials),
-        "grid": trials,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    setting, reports, seconds = best["setting"], [], []
-    for seed in SEEDS:
+def measure(model: str, data: Interactions) -> None:
+    all_folds = [splits.random_folds(data, seed=seed) for seed in SEEDS]
+    setting, selection = search(GRIDS[model], lambda setting: trial(model, all_folds[0], setting), "rmse", best=min)
+    reports, seconds = [], []
+    for seed, folds in zip(SEEDS, all_folds, strict=True):
         now = setting | {"seed": seed} if "seed" in setting else setting
         started = time.perf_counter()
-        folds = splits.random_folds(data, seed=seed)
         fitted = [FITS[model](fold.train_validation, **now) for fold in folds]
         seconds.append(time.perf_counter() - started)
         reports.append(pool([measured(vectors, fold.test) for vectors, fold in zip(fitted, folds, strict=True)]))
-    dim = setting.get("embedding_dim", 0) + 1
     leaderboard.record(
         model,
         reports[0],
-        splits.random_folds(data, seed=0)[0],
+        all_folds[0][0],
         hyperparameters=setting,
-        n_parameters=(data.n_users + data.n_items) * dim + 1,
+        n_parameters=n_parameters(model, data, setting),
         train_seconds=seconds[0],
         selection=selection,
         seeds={str(seed): report.means for seed, report in zip(SEEDS, reports, strict=True)},

@@ -11,7 +11,7 @@ import json
 import sys
 
 import numpy as np
-from evaluation import cpu_seconds, measured_memory, peak_rss, row, simulated, write
+from evaluation import measured_memory, median_seconds, peak_rss, row, simulated, write
 from scipy import sparse
 
 from recsys_utils.sampling import NegativeSampler
@@ -45,7 +45,7 @@ def speed() -> list[dict]:
         "NegativeSampler, uniform": lambda: uniform.sample(users, NEGATIVES, rng),
         "NegativeSampler, popularity^0.75": lambda: popular.sample(users, NEGATIVES, rng),
     }
-    seconds = cpu_seconds(jobs)
+    seconds = median_seconds(jobs)
     rates = {n: (LOOP_ROWS if n == loop_name else ROWS) * NEGATIVES / s / 1e6 for n, s in seconds.items()}
     return [row(n, rate, "million/s", rates, None if n == loop_name else loop_name) for n, rate in rates.items()]
 
@@ -62,7 +62,7 @@ def memory(n_users: int, n_items: int, per_user: int) -> dict[str, float]:
     before = peak_rss()
     sampler = NegativeSampler(positives, alpha=0.75)
     users = rng.integers(0, n_users, 250_000)
-    seconds = cpu_seconds({"search": lambda: sampler.sample(users, NEGATIVES, rng)}, repeats=3)["search"]
+    seconds = median_seconds({"search": lambda: sampler.sample(users, NEGATIVES, rng)}, repeats=3)["search"]
     return {"data": before, "process": peak_rss(), "rate": len(users) * NEGATIVES / seconds / 1e6}
 
 

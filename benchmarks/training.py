@@ -30,7 +30,7 @@ import cornac
 import implicit
 import numpy as np
 import torch
-from evaluation import row, write
+from evaluation import median_seconds, row, write
 
 from recsys_utils import Interactions, splits
 from recsys_utils.datasets import load_house
@@ -184,13 +184,7 @@ def half_steps(train: Interactions) -> list[dict]:
         "iALS half step, NumPy, float32": lambda: ours(np.float32),
         "iALS half step, NumPy, float64": lambda: ours(np.float64),
     }
-    taken: dict[str, list] = {name: [] for name in jobs}
-    for _ in range(8):
-        for name, job in jobs.items():
-            started = time.perf_counter()
-            job()
-            taken[name].append(time.perf_counter() - started)
-    seconds = {name: float(np.median(times[1:])) for name, times in taken.items()}
+    seconds = median_seconds(jobs, clock=time.perf_counter)
     first = next(iter(jobs))
     rows = [row(name, value, "s", seconds, None if name == first else first) for name, value in seconds.items()]
     for dtype in (np.float32, np.float64):

@@ -165,17 +165,15 @@ def board(protocol: str = "house", edition: str = "latest-small", models: list[s
     columns = {"ndcg": "NDCG", "recall": "recall", "hit_rate": "hit rate", "mrr": "MRR", "coverage": "coverage"}
     if "rmse" in rows[0]["metrics"]:
         columns = {"rmse": "RMSE", "mae": "MAE"}
-    first = next(iter(columns))
-    cells = []
-    for row in rows:
-        means = {title: row["metrics"][name]["mean"] for name, title in columns.items()}
-        interval = "[{low:.3f}, {high:.3f}]".format(**row["metrics"][first])
-        cells.append(
-            {"model": row["title"], columns[first]: means.pop(columns[first]), "95% interval": interval}
-            | means
-            | {"fit, s": row["train_seconds"]}
-        )
-    table = pd.DataFrame(cells).sort_values(columns[first], ascending=first == "rmse", ignore_index=True)
+    first, *_ = columns
+    table = pd.DataFrame(
+        {"model": row["title"]}
+        | {title: row["metrics"][name]["mean"] for name, title in columns.items()}
+        | {"fit, s": row["train_seconds"]}
+        for row in rows
+    )
+    table.insert(2, "95% interval", ["[{low:.3f}, {high:.3f}]".format(**row["metrics"][first]) for row in rows])
+    table = table.sort_values(columns[first], ascending=first == "rmse", ignore_index=True)
     table.index += 1
     return table
 
