@@ -161,9 +161,14 @@ def write(name: str, rows: list[dict]) -> None:
     for cells in rows:
         ratio = "".join(f"{value:g} x {other}" for other, value in (cells["ratio_to"] or {}).items())
         print(f"{cells['name']:52s} {cells['value']:12,.3f} {cells['unit']:12s} {ratio}")
-    path = Path(os.environ.get("RECSYS_RESULTS_DIR") or ROOT / "results") / "speed" / f"{name}.json"
+    store(f"speed/{name}", rows)
+
+
+def store(name: str, rows: list[dict]) -> None:
+    """Write a list of rows to results/<name>.json, or below RECSYS_RESULTS_DIR."""
+    path = Path(os.environ.get("RECSYS_RESULTS_DIR") or ROOT / "results") / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    path.write_text("[\n" + ",\n".join(f" {json.dumps(row)}" for row in rows) + "\n]\n", encoding="utf-8")
 
 
 def main() -> None:

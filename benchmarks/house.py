@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -28,6 +29,9 @@ from recsys_utils.models.bpr_torch import fit_bpr
 from recsys_utils.models.dot_product_torch import fit_dot_product
 from recsys_utils.models.ials import fit_ials
 from recsys_utils.models.mf_numba import fit_mf
+from recsys_utils.models.neumf_torch import GMF, MLP, NeuMF, fit_ncf, fit_pretrained, ncf_scorer
+from recsys_utils.models.two_tower_torch import content_vectors, fit_two_tower
+from recsys_utils.training import require
 
 SEEDS = range(5)
 TAGS = load_tags()
@@ -64,6 +68,28 @@ GRIDS: dict[str, list[dict]] = {
         embedding_dim=[64], alpha=[3.0, 5.0, 8.0, 12.0], regularization=[10.0, 20.0, 30.0, 50.0, 80.0],
         frequency=[1.0], epochs=[15], seed=[0],
     ),
+} | {
+    model: grid(
+        factors=[16], n_negatives=[4], learning_rate=[0.001, 0.002, 0.005, 0.01],
+        weight_decay=[0.0, 1e-6, 3e-6, 1e-5, 3e-5], batch_size=[1024], seed=[0],
+    )
+    for model in ("gmf", "mlp", "neumf")
+} | {
+    "neumf_pretrained": grid(  # of the fine-tuning; the parts have the settings chosen for them
+        alpha=[0.2, 0.4, 0.6, 0.8], n_negatives=[4], learning_rate=[0.01, 0.03, 0.1, 0.3, 1.0], batch_size=[1024],
+        seed=[0],
+    ),
+    "two_tower_keras": grid(
+        learning_rate=[0.0005, 0.001, 0.002, 0.004, 0.008], batch_size=[1024, 2048], hidden=[0.0, 0.2], seed=[0]
+    ),
+    "two_tower": grid(
+        embedding_dim=[64, 128], temperature=[0.12, 0.15, 0.18, 0.21, 0.25], learning_rate=[0.003, 0.005],
+        batch_size=[512], logq=[1.0], seed=[0],
+    ),
+    "two_tower_features": grid(
+        n_components=[64, 128], id_dropout=[0.0, 0.25], embedding_dim=[64],
+        temperature=[0.12, 0.15, 0.18, 0.21, 0.25], learning_rate=[0.005], batch_size=[512], logq=[1.0], seed=[0],
+    ),
 }  # fmt: skip
 
 
@@ -72,14 +98,44 @@ def random_scores(train: Interactions, seed: int) -> Scorer:
     return dense_scorer(np.random.default_rng(seed).random((train.n_users, train.n_items)))
 
 
+def scorer_of(model, train: Interactions) -> Scorer:
+    """A network scores pairs; anything else has factors."""
+    return ncf_scorer(model, train.n_items) if isinstance(model, GMF | MLP | NeuMF) else factor_scorer(model)
+
+
 def factor_scorer(model) -> Scorer:
     """Dot products of user vectors, shape (n_users, d), and item vectors, shape (n_items, d): a pair, or a model's."""
     users, items = model if isinstance(model, tuple) else model.vectors()
     return dense_scorer(users, items.T)
 
 
+def fit_keras_towers(train: Interactions, **options) -> tuple:
+    """Vectors of the rating towers of chapter 9, and their history; TensorFlow is imported for them alone."""
+    require("tensorflow")
+    from recsys_utils.models import two_tower_keras
+
+    model, history = two_tower_keras.fit_two_tower_keras(train, **options)
+    return two_tower_keras.vectors(model, train), history
+
+
+NETWORKS = {"gmf": GMF, "mlp": MLP, "neumf": NeuMF, "neumf_pretrained": NeuMF}
+
 # Trained by gradient steps: (model, history) = fit(train, **setting, epochs=, validation=, patience=).
-GRADIENT = {"dot_product": fit_dot_product, "mf": fit_mf, "bpr": fit_bpr}
+GRADIENT = {
+    "dot_product": fit_dot_product,
+    "mf": fit_mf,
+    "bpr": fit_bpr,
+    "gmf": partial(fit_ncf, GMF),
+    "mlp": partial(fit_ncf, MLP),
+    "neumf": partial(fit_ncf, NeuMF),
+    "neumf_pretrained": fit_pretrained,
+    "two_tower_keras": fit_keras_towers,
+    "two_tower": fit_two_tower,
+    "two_tower_features": lambda train, n_components, **setting: fit_two_tower(
+        train, item_features=content_vectors(train, TAGS, n_components), **setting
+    ),
+}
+RATINGS = ("mf", "two_tower_keras")  # watch an error in stars, lower is better
 
 FITS: dict[str, Callable[..., Scorer]] = {
     "random": random_scores,
@@ -94,7 +150,8 @@ FITS: dict[str, Callable[..., Scorer]] = {
     "als": lambda train, **setting: factor_scorer(mf.fit_als(train, **setting)),
     "ials": lambda train, **setting: factor_scorer(fit_ials(train, **setting)),
 } | {
-    model: lambda train, fit=fit, **setting: factor_scorer(fit(train, **setting)[0]) for model, fit in GRADIENT.items()
+    model: lambda train, fit=fit, **setting: scorer_of(fit(train, **setting)[0], train)
+    for model, fit in GRADIENT.items()
 }
 
 
@@ -102,9 +159,15 @@ def n_parameters(model: str, data: Interactions, setting: dict) -> int:
     """Numbers that are learnt; a neighbourhood of counts has none."""
     if model == "ease":
         return data.n_items**2
+    if model in NETWORKS:
+        factors = (setting | setting.get("mlp", {}))["factors"]
+        return sum(p.numel() for p in NETWORKS[model](data.n_users, data.n_items, factors).parameters())
+    if model == "two_tower_keras":
+        return 90_688  # counted in chapter 9
     if model in {"biases", "als", "ials", *GRADIENT}:
-        bias = model != "ials"
-        return (data.n_users + data.n_items) * (setting.get("embedding_dim", 0) + bias) + bias
+        bias = model not in {"ials", "two_tower", "two_tower_features"}
+        dim = setting.get("embedding_dim", 0)
+        return (data.n_users + data.n_items) * (dim + bias) + bias + setting.get("n_components", 0) * dim
     return 0
 
 
@@ -114,18 +177,16 @@ def trial(model: str, split: splits.Split, setting: dict) -> dict:
         fitted, history = GRADIENT[model](
             split.train, **setting, epochs=MOST_EPOCHS, validation=split.validation, patience=PATIENCE
         )
-        curve = history["validation"]  # NDCG; RMSE for mf
-        best = curve.idxmin() if model == "mf" else curve.idxmax()
+        curve = history["validation"]
+        best = curve.idxmin() if model in RATINGS else curve.idxmax()
         setting = setting | {"epochs": int(history["epoch"][best])}
-        scorer = factor_scorer(fitted)
+        scorer = scorer_of(fitted, split.train)
     else:
         scorer = FITS[model](split.train, **setting)
     return {"setting": setting, "ndcg": round(evaluate(scorer, split.validation).mean("ndcg"), 5)}
 
 
-def search(
-    settings: list[dict], trial: Callable[[dict], dict], metric: str, best: Callable = max
-) -> tuple[dict, dict]:
+def search(settings: list[dict], trial: Callable[[dict], dict], metric: str, best: Callable = max) -> tuple[dict, dict]:
     """The setting whose trial has the best validation value of `metric`, the first of equals, and how it was found.
 
     trial: gives {"setting": what was fitted in the end, metric: value}. best: max, or min for an error.
@@ -151,7 +212,11 @@ def measure(model: str, split: splits.Split, command: str) -> None:
 
     A model with a setting called seed is fitted once a seed; for the others the seed only decides ties.
     """
-    setting, selection = search(GRIDS[model], lambda setting: trial(model, split, setting), "ndcg")
+    settings = GRIDS[model]
+    if model == "neumf_pretrained":
+        parts = [leaderboard.result(name, split.protocol, split.data.name) for name in ("gmf", "mlp")]
+        settings = [{row["model"]: row["hyperparameters"] for row in parts} | setting for setting in settings]
+    setting, selection = search(settings, lambda setting: trial(model, split, setting), "ndcg")
     started = time.perf_counter()
     scorer = FITS[model](split.train_validation, **setting)
     seconds = time.perf_counter() - started

@@ -20,7 +20,7 @@ from recsys_utils.datasets import load_movielens
 def main() -> None:
     torch.set_num_threads(1)  # as in house.py
     split = splits.random_within_item(load_movielens("100k"))
-    for model in sys.argv[1:] or ("popularity", "item_knn", "ease", "bpr", "ials"):
+    for model in sys.argv[1:] or ("popularity", "item_knn", "ease", "bpr", "ials", "neumf"):
         measure(model, split, "python benchmarks/within_item.py")
 
 

@@ -22,6 +22,7 @@ Scorer = Callable[[np.ndarray], np.ndarray]
 RANKING = ("ndcg", "recall", "precision", "hit_rate", "mrr", "map", "map_relevant", "novelty")
 FULL_ORDER = ("auc", "map_full")
 RATING = ("rmse", "mae", "r2")
+AGAINST = ("ndcg", "hit_rate", "mrr")  # of one held-out item among negatives
 BOOTSTRAP = 1000
 BATCH_CELLS = 2_000_000  # scores held at once: about 16 MB in float64
 
@@ -315,22 +316,71 @@ def evaluate_with_sampled_negatives(
         local = np.repeat(np.arange(len(rows)), np.diff(truth.indptr)[rows])
         positives = truth[rows].indices
         negatives = sampler.sample(rows[local], n_negatives, rng)  # (P, n_negatives)
-        mine, theirs = scores[local, positives][:, None], scores[local[:, None], negatives]
-        rank = (theirs > mine).sum(axis=1) + rng.integers(0, (theirs == mine).sum(axis=1) + 1)
-        hit = rank < k
-        per_positive = np.stack([hit / np.log2(rank + 2), hit, hit / (rank + 1)], axis=1)
+        per_positive = _against(scores[local, positives], scores[local[:, None], negatives], k, rng)
         sums = np.stack([np.bincount(local, column, len(rows)) for column in per_positive.T], axis=1)
         values.append(sums / np.bincount(local, minlength=len(rows))[:, None])
     return Report(
         holdout.users,
         np.concatenate(values),
-        ("ndcg", "hit_rate", "mrr"),
+        AGAINST,
         k,
         {},
         holdout.protocol,
         f"{holdout.part}, {n_negatives} sampled negatives",
         holdout.fingerprint,
     )
+
+
+def evaluate_against_negatives(
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    holdout: Holdout,
+    negatives: np.ndarray,
+    k: int = 10,
+    seed: int = 0,
+) -> Report:
+    """Rank the one held-out item of each user among negatives somebody has fixed, shape (U, n): He et al. (2017).
+
+    score: user codes (B,) and item codes (B, n) → scores (B, n). A negative that is the held-out item itself does not
+    compete; how many users have one is reported as positive_among_negatives. Ties are broken at random.
+    Not comparable with evaluate, as evaluate_with_sampled_negatives says. Raises ValueError for users with several
+    held-out items, negatives of another shape, unknown codes, and scores that are nan or of a wrong shape.
+    """
+    started = time.perf_counter()
+    _check_k(k)
+    users, positives, negatives = holdout.users, holdout.truth_matrix.indices, np.asarray(negatives)
+    if len(positives) != len(users):
+        raise ValueError(f"{len(users)} users have {len(positives)} held-out items; expected one a user")
+    whole = negatives.ndim == 2 and negatives.size and np.issubdtype(negatives.dtype, np.integer)
+    if not whole or len(negatives) != len(users) or negatives.min() < 0 or negatives.max() >= holdout.seen.n_items:
+        raise ValueError(
+            f"negatives has shape {negatives.shape} and type {negatives.dtype}; expected item codes below "
+            f"{holdout.seen.n_items}, one row for each of {len(users)} users with a held-out item"
+        )
+    scores = np.asarray(score(users, np.column_stack([positives, negatives])))
+    if scores.shape != (len(users), 1 + negatives.shape[1]) or np.isnan(scores).any():
+        raise ValueError(f"score returned shape {scores.shape}, or nan; expected one number a candidate")
+    itself = negatives == positives[:, None]
+    theirs = np.where(itself, -np.inf, scores[:, 1:])
+    columns = _against(scores[:, 0], theirs, k, np.random.default_rng(seed))
+    return Report(
+        users,
+        columns,
+        AGAINST,
+        k,
+        {"positive_among_negatives": float(itself.any(axis=1).sum())},
+        holdout.protocol,
+        f"{holdout.part}, {negatives.shape[1]} given negatives",
+        holdout.fingerprint,
+        time.perf_counter() - started,
+    )
+
+
+def _against(mine: np.ndarray, theirs: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """AGAINST of positives with scores (P,) among negatives with scores (P, n), ties at random: shape (P, 3)."""
+    mine = mine[:, None]
+    rank = (theirs > mine).sum(axis=1) + rng.integers(0, (theirs == mine).sum(axis=1) + 1)
+    hit = rank < k
+    return np.stack([hit / np.log2(rank + 2), hit, hit / (rank + 1)], axis=1)
 
 
 def recommend(scorer: Scorer, seen: sparse.csr_matrix, users: np.ndarray, k: int = 10, seed: int = 0) -> np.ndarray:

@@ -165,6 +165,7 @@ def board(protocol: str = "house", edition: str = "latest-small", models: list[s
     columns = {"ndcg": "NDCG", "recall": "recall", "hit_rate": "hit rate", "mrr": "MRR", "coverage": "coverage"}
     if "rmse" in rows[0]["metrics"]:
         columns = {"rmse": "RMSE", "mae": "MAE"}
+    columns = {name: title for name, title in columns.items() if name in rows[0]["metrics"]}
     first, *_ = columns
     table = pd.DataFrame(
         {"model": row["title"]}
@@ -181,6 +182,15 @@ def board(protocol: str = "house", edition: str = "latest-small", models: list[s
 def published() -> pd.DataFrame:
     """Every published figure the book quotes, with its protocol, source and grade (results/published.json)."""
     return pd.DataFrame(_read("published.json", []))
+
+
+def table(name: str) -> pd.DataFrame:
+    """One row a run of a sweep or an ablation, as a benchmark measured it (results/tables/<name>.json)."""
+    rows = _read(f"tables/{name}.json", None)
+    if rows is None:
+        there = sorted(file.stem for file in (results_dir() / "tables").glob("*.json"))
+        raise FileNotFoundError(f"no table {name!r} in {results_dir() / 'tables'}; recorded there: {there}")
+    return pd.DataFrame(rows)
 
 
 def chapters() -> dict[str, dict[str, float]]:

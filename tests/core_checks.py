@@ -184,6 +184,12 @@ def check_results(folder: Path):
                     for row in content:
                         fields = row.keys() - {"settings", "ndcg"}  # of what was trained
                         assert fields == {"name", "value", "unit", "ratio_to"}, f"{place}: {sorted(row)}"
+                case ["tables", _]:
+                    assert content, f"{place} is empty"
+                    for row in content:
+                        assert row.keys() == content[0].keys(), f"{place}: {sorted(row)} and {sorted(content[0])}"
+                        held = [name for name, cell in row.items() if isinstance(cell, list | dict)]
+                        assert not held, f"{place}: {held} hold more than one value"
                 case [edition, protocol, _] if edition in EDITIONS and protocol in PROTOCOLS:
                     _check_result(content, path, place)
                 case _:
@@ -212,8 +218,8 @@ def _check_result(row, path, place):
     assert columns.dtype == np.float32, f"{place}: per-user values are {columns.dtype}; expected float32"
     assert columns.shape[0] == len(users), f"{place}: {columns.shape[0]} rows for {len(users)} users"
     for name, cell in row["metrics"].items():
-        if name == "coverage":
-            assert 0 <= cell["mean"] <= 1, f"{place}: coverage is {cell['mean']}"
+        if name in ("coverage", "positive_among_negatives"):  # of the whole, without an interval
+            assert 0 <= cell["mean"] <= (1 if name == "coverage" else len(users)), f"{place}: {name} is {cell['mean']}"
             continue
         assert cell["low"] <= cell["mean"] <= cell["high"], f"{place}: {name} lies outside its interval: {cell}"
         if len(names) == columns.shape[1] and name in names:  # ratings are kept as sums, not one column a metric

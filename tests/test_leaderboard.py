@@ -184,6 +184,9 @@ def test_canary_files_of_a_wrong_kind_are_caught(checkout, split, report):
         ("notes.txt", "x", "expected .json and .npz files only"),
         ("demo/home/ease.json", "{}", "unknown place"),
         ("speed/x.json", '[{"name": "x"}]', r"speed/x.json: \['name'\]"),
+        ("tables/x.json", "[]", "tables/x.json is empty"),
+        ("tables/x.json", '[{"a": 1}, {"b": 1}]', r"tables/x.json: \['b'\] and \['a'\]"),
+        ("tables/x.json", '[{"a": [1]}]', r"\['a'\] hold more than one value"),
         ("chapters.json", '{"01_interactions": {"minutes": 1}}', r"01_interactions has \['minutes'\]"),
         ("published.json", '[{"value": 0.4, "source": "x", "grade": "A"}]', "lacks {'protocol'}"),
         ("demo/house/ease.npz", "", "ease.npz has no .json beside it"),
@@ -202,3 +205,23 @@ def test_canary_files_of_a_wrong_kind_are_caught(checkout, split, report):
     values.unlink()
     with pytest.raises(AssertionError, match="no per-user values beside it"):
         check_results(results)
+
+
+def test_tables_of_sweeps_are_read(checkout):
+    with pytest.raises(FileNotFoundError, match=r"no table 'depth' in .*recorded there: \[\]"):
+        leaderboard.table("depth")
+    path = checkout / "results" / "tables" / "depth.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('[{"depth": 1, "ndcg": 0.4}, {"depth": 2, "ndcg": null}]', encoding="utf-8")
+    assert leaderboard.table("depth")["depth"].tolist() == [1, 2]
+
+
+def test_a_board_shows_the_metrics_it_has(checkout, split, report):
+    path = leaderboard.record("popularity", report, split)
+    row = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("recall", "coverage"):
+        del row["metrics"][name]
+    path.write_text(json.dumps(row), encoding="utf-8")
+    columns = leaderboard.board("house", "demo").columns
+    assert "hit rate" in columns
+    assert not {"recall", "coverage"} & set(columns)

@@ -24,10 +24,10 @@ def pairs(torch_model, keras_model):
     for name, parameter in torch_model.named_parameters():
         twin = keras_model
         for attribute in name.split("."):
-            is_table = isinstance(twin, keras.layers.Embedding) and attribute == "weight"
-            twin = getattr(twin, "embeddings" if is_table else attribute, None)
+            twin = _attribute(twin, attribute)
         assert twin is not None, f"{name} of the torch model has no twin in Keras"
-        assert tuple(twin.shape) == tuple(parameter.shape), f"{name}: {parameter.shape} in torch, {twin.shape} in Keras"
+        shape = tuple(parameter.shape), _as_in_torch(twin, np.empty(twin.shape)).shape
+        assert shape[0] == shape[1], f"{name}: {shape[0]} in torch, {shape[1]} in Keras"
         found.append((name, parameter, twin))
     known = {id(twin) for _, _, twin in found}
     more = [variable.path for variable in keras_model.trainable_variables if id(variable) not in known]
@@ -35,10 +35,27 @@ def pairs(torch_model, keras_model):
     return found
 
 
+def _attribute(keras_object, name: str):
+    """What Keras calls the attribute: a table's weight embeddings, a Dense layer's kernel; a number indexes a list."""
+    if name.isdigit():
+        return keras_object[int(name)]
+    names = {
+        keras.layers.Embedding: {"weight": "embeddings"},
+        keras.layers.Dense: {"weight": "kernel"},
+        keras.layers.LayerNormalization: {"weight": "gamma", "bias": "beta"},
+    }
+    return getattr(keras_object, names.get(type(keras_object), {}).get(name, name), None)
+
+
+def _as_in_torch(variable, array) -> np.ndarray:
+    """An array of a Keras variable's shape as torch keeps it: the kernel of a Dense layer lies the other way round."""
+    return np.asarray(array).T if variable.name == "kernel" else np.asarray(array)
+
+
 def copy_weights(torch_model, keras_model) -> None:
     """Give the Keras model the parameters of the torch model."""
     for _, parameter, twin in pairs(torch_model, keras_model):
-        twin.assign(parameter.detach().cpu().numpy())
+        twin.assign(_as_in_torch(twin, parameter.detach().cpu().numpy()))
 
 
 def check_twins(torch_model, keras_model, torch_loss, keras_loss, batch, dtype="float64", seed=0) -> None:
@@ -71,14 +88,14 @@ def check_twins(torch_model, keras_model, torch_loss, keras_loss, batch, dtype="
     # Dense, because Keras' Adam squares the parts of an IndexedSlices one by one: a row that occurs twice in the batch
     # would get the sum of two squares instead of the square of a sum.
     dense = [tf.zeros(v.shape, dtype) if g is None else tf.convert_to_tensor(g) for g, v in zip(gradients, variables)]
-    for (name, parameter, _), gradient in zip(named, dense):
+    for (name, parameter, twin), gradient in zip(named, dense):
         ours = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        _same(f"gradient of {name}", ours, gradient, dtype)
+        _same(f"gradient of {name}", ours, _as_in_torch(twin, gradient), dtype)
 
     optimizer.step()
     keras.optimizers.Adam(LEARNING_RATE, *BETAS, epsilon=KERAS_EPSILON).apply(dense, variables)
     for name, parameter, twin in named:
-        _same(f"{name} after one step of Adam", parameter, twin, dtype, float64=1e-9)
+        _same(f"{name} after one step of Adam", parameter, _as_in_torch(twin, twin), dtype, float64=1e-9)
 
 
 def _same(what, ours, theirs, dtype, float64=1e-10) -> None:
