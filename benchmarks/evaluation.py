@@ -168,7 +168,9 @@ def store(name: str, rows: list[dict]) -> None:
     """Write a list of rows to results/<name>.json, or below RECSYS_RESULTS_DIR."""
     path = Path(os.environ.get("RECSYS_RESULTS_DIR") or ROOT / "results") / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("[\n" + ",\n".join(f" {json.dumps(row)}" for row in rows) + "\n]\n", encoding="utf-8")
+    path.write_text(
+        "[\n" + ",\n".join(f" {json.dumps(row, default=float)}" for row in rows) + "\n]\n", encoding="utf-8"
+    )
 
 
 def main() -> None:

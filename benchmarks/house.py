@@ -20,7 +20,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from recsys_utils import leaderboard, splits
+from recsys_utils import features, leaderboard, splits
 from recsys_utils.datasets import load_house, load_tags
 from recsys_utils.evaluation import Scorer, dense_scorer, evaluate
 from recsys_utils.interactions import Interactions
@@ -163,7 +163,10 @@ def n_parameters(model: str, data: Interactions, setting: dict) -> int:
         factors = (setting | setting.get("mlp", {}))["factors"]
         return sum(p.numel() for p in NETWORKS[model](data.n_users, data.n_items, factors).parameters())
     if model == "two_tower_keras":
-        return 90_688  # counted in chapter 9
+        from recsys_utils.models.two_tower_keras import tower
+
+        tables = features.user_features(data), features.item_features(data)
+        return sum(tower(table, None, "tower").count_params() for table in tables)
     if model in {"biases", "als", "ials", *GRADIENT}:
         bias = model not in {"ials", "two_tower", "two_tower_features"}
         dim = setting.get("embedding_dim", 0)
@@ -184,6 +187,14 @@ def trial(model: str, split: splits.Split, setting: dict) -> dict:
     else:
         scorer = FITS[model](split.train, **setting)
     return {"setting": setting, "ndcg": round(evaluate(scorer, split.validation).mean("ndcg"), 5)}
+
+
+def with_parts(model: str, settings: list[dict], split: splits.Split) -> list[dict]:
+    """The settings; those of a pre-trained NeuMF together with the ones chosen for its parts on the same split."""
+    if model != "neumf_pretrained":
+        return settings
+    rows = {name: leaderboard.result(name, split.protocol, split.data.name) for name in ("gmf", "mlp")}
+    return [{name: row["hyperparameters"] for name, row in rows.items()} | setting for setting in settings]
 
 
 def search(settings: list[dict], trial: Callable[[dict], dict], metric: str, best: Callable = max) -> tuple[dict, dict]:
@@ -212,10 +223,7 @@ def measure(model: str, split: splits.Split, command: str) -> None:
 
     A model with a setting called seed is fitted once a seed; for the others the seed only decides ties.
     """
-    settings = GRIDS[model]
-    if model == "neumf_pretrained":
-        parts = [leaderboard.result(name, split.protocol, split.data.name) for name in ("gmf", "mlp")]
-        settings = [{row["model"]: row["hyperparameters"] for row in parts} | setting for setting in settings]
+    settings = with_parts(model, GRIDS[model], split)
     setting, selection = search(settings, lambda setting: trial(model, split, setting), "ndcg")
     started = time.perf_counter()
     scorer = FITS[model](split.train_validation, **setting)

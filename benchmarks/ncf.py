@@ -30,7 +30,7 @@ import pandas as pd
 import pooch
 import torch
 from evaluation import ROOT, median_seconds, row, simulated, store, write
-from house import grid, n_parameters
+from house import grid, n_parameters, search, with_parts
 from logistic_mf import fit_logistic_mf
 from scipy import sparse
 
@@ -41,7 +41,7 @@ from recsys_utils.interactions import Interactions
 from recsys_utils.models import neighbours
 from recsys_utils.models.bpr_numba import fit_bpr_numba
 from recsys_utils.models.ials import fit_ials
-from recsys_utils.models.neumf_torch import GMF, MLP, NeuMF, fuse, pair_scores, train_ncf
+from recsys_utils.models.neumf_torch import GMF, MLP, NeuMF, fit_ncf, fuse, pair_scores, train_ncf
 from recsys_utils.sampling import NegativeSampler
 from recsys_utils.splits import TEST, TRAIN, VALIDATION, Holdout, Split
 
@@ -158,16 +158,16 @@ def in_bfloat16(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def from_scratch(
-    architecture, train: Interactions, after: After, *, factors, learning_rate, weight_decay, seed, **options
-) -> torch.nn.Module:
-    """A network trained by Adam on the logistic loss; options are those of train_ncf."""
-    torch.manual_seed(seed)
-    model = architecture(train.n_users, train.n_items, factors)
-    if architecture is not GMF:  # nothing to gain there
-        in_bfloat16(model)
-    optimizer = torch.optim.Adam(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
-    train_ncf(model, train, optimizer, seed=seed, validate=lambda: after(partial(pair_scores, model)), **options)
+def from_scratch(architecture, train: Interactions, after: After, **setting) -> torch.nn.Module:
+    """A network as fit_ncf trains it; `after` sees its scores after each epoch."""
+    model = None
+
+    def build(*shape: int) -> torch.nn.Module:
+        nonlocal model
+        model = architecture(*shape)
+        return model if architecture is GMF else in_bfloat16(model)  # GMF has nothing to gain
+
+    fit_ncf(build, train, validate=lambda: after(partial(pair_scores, model)), **setting)
     return model
 
 
@@ -233,6 +233,8 @@ GRIDS: dict[str, list[dict]] = {
     "mf": grid(
         embedding_dim=[192], n_negatives=[8], learning_rate=[0.004], regularization=[0.005, 0.007],
         epochs=[128], seed=[0],
+    ) + grid(
+        embedding_dim=[192], n_negatives=[8], learning_rate=[0.002], regularization=[0.005], epochs=[256], seed=[0],
     ),
     "gmf": grid(
         factors=[64], n_negatives=[4], learning_rate=[0.001, 0.002], weight_decay=[0.0, 1e-6, 3e-6, 1e-5],
@@ -242,13 +244,14 @@ GRIDS: dict[str, list[dict]] = {
         {"factors": 64, "n_negatives": 4, "learning_rate": rate, "weight_decay": decay, "batch_size": batch, "seed": 0}
         for rate, decay, batch in [
             (0.0005, 0.0, 1024), (0.0005, 1e-6, 1024), (0.001, 0.0, 1024), (0.001, 1e-6, 1024), (0.0005, 0.0, 256),
-            (0.002, 3e-6, 1024), (0.005, 1e-5, 1024), (0.005, 3e-6, 1024),
+            (0.002, 1e-6, 1024), (0.002, 3e-6, 1024), (0.002, 1e-5, 1024), (0.003, 3e-6, 1024), (0.005, 3e-6, 1024),
+            (0.005, 1e-5, 1024),
         ]
     ],
-    "neumf": grid(
-        factors=[64], n_negatives=[4], learning_rate=[0.0005, 0.001], weight_decay=[1e-6],
-        batch_size=[1024], seed=[0],
-    ),
+    "neumf": [
+        {"factors": 64, "n_negatives": 4, "learning_rate": rate, "weight_decay": decay, "batch_size": 1024, "seed": 0}
+        for rate, decay in [(0.0005, 1e-6), (0.001, 1e-6), (0.001, 3e-6), (0.002, 1e-6), (0.002, 3e-6), (0.003, 3e-6)]
+    ],
     "neumf_pretrained": grid(  # of the fine-tuning; the parts have the settings chosen for them
         alpha=[0.5, 0.7], n_negatives=[4], learning_rate=[0.1, 1.0], batch_size=[1024], seed=[0],
     ),
@@ -306,21 +309,12 @@ def choose(model: str, split: Split, negatives: np.ndarray) -> tuple[dict, dict]
         print(model, found, f"{time.perf_counter() - started:.0f} s", flush=True)
         return found | {"seconds": round(time.perf_counter() - started, 1)}
 
-    settings = GRIDS[model]
-    if model == "neumf_pretrained":
-        parts = {name: leaderboard.result(name, "ncf", "1m")["hyperparameters"] for name in ("gmf", "mlp")}
-        settings = [parts | setting for setting in settings]
-    trials = [
-        remembered(f"{model}-{digest(split.fingerprint, setting)}", partial(trial, setting)) for setting in settings
-    ]
-    selection = {
-        "metric": METRIC,
-        "split": "one validation item a user, 99 negatives",
-        "trials": len(trials),
-        "grid": [{name: found[name] for name in ("setting", "hit_rate", "ndcg")} for found in trials],
-        "seconds": round(sum(found["seconds"] for found in trials), 1),
-    }
-    return max(trials, key=lambda found: found[METRIC])["setting"], selection
+    def once(setting: dict) -> dict:
+        return remembered(f"{model}-{digest(split.fingerprint, setting)}", partial(trial, setting))
+
+    setting, selection = search(with_parts(model, GRIDS[model], split), once, METRIC)
+    seconds = sum(found.pop("seconds") for found in selection["grid"])  # of earlier runs, too
+    return setting, selection | {"split": "one validation item a user, 99 negatives", "seconds": round(seconds, 1)}
 
 
 def measure(model: str, split: Split, negatives: np.ndarray, seeds: int) -> None:

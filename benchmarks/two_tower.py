@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 import torch
+from evaluation import store
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,7 +21,6 @@ from recsys_utils import leaderboard, splits
 from recsys_utils.datasets import load_house, load_tags
 from recsys_utils.evaluation import Report, compare, dense_scorer, evaluate, evaluate_ratings, recommend
 from recsys_utils.models import losses_torch
-from recsys_utils.models.dot_product_torch import ndcg_at_10
 from recsys_utils.models.two_tower_torch import (
     TwoTower,
     content_vectors,
@@ -36,7 +36,6 @@ from recsys_utils.models.two_tower_torch import (
     triplet_loss,
 )
 from recsys_utils.sampling import NegativeSampler
-from recsys_utils.training import fit
 
 SPLIT = splits.temporal_per_user(load_house())
 TRAIN, VALIDATION, TAGS = SPLIT.train, SPLIT.validation, load_tags()
@@ -82,10 +81,9 @@ def fit_full_softmax(*, temperature: float, embedding_dim: int, learning_rate: f
         others = seen[users].scatter(1, items[:, None], False)
         return F.cross_entropy(logits.masked_fill(others, -torch.inf), items)
 
-    return model, fit(
-        model, loss, lambda rng: (TRAIN.users, TRAIN.items.astype(np.int64)),
-        torch.optim.Adam(model.parameters(), learning_rate, fused=True), epochs=STOP["epochs"], batch_size=batch_size,
-        seed=seed, patience=STOP["patience"], validate=lambda: ndcg_at_10(model, VALIDATION),
+    return model, train_towers(
+        model, loss, lambda rng: (TRAIN.users, TRAIN.items.astype(np.int64)), learning_rate=learning_rate,
+        batch_size=batch_size, seed=seed, **STOP,
     )  # fmt: skip
 
 
@@ -270,10 +268,8 @@ def main() -> None:
     for part in sys.argv[1:] or PARTS:
         rows = PARTS[part]()
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        every = [each for each in kept if each["part"] != part] + rows
-        path.write_text(json.dumps(every, indent=1, default=float) + "\n", encoding="utf-8")
-        print(f"{part}: {len(rows)} rows in {path}", flush=True)
+        store("tables/two_tower", [each for each in kept if each["part"] != part] + rows)
+        print(f"{part}: {len(rows)} rows", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
 """The compiled BPR loop: one step is the gradient, triples are uniform over all there are, and it learns."""
 
-import inspect
 import json
-import textwrap
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 from scipy import sparse
 
 from core_checks import check_beats_chance
+from kernels import broken
 from recsys_utils import Interactions, splits
 from recsys_utils.evaluation import dense_scorer
 from recsys_utils.models import bpr_numba
@@ -20,15 +18,6 @@ from recsys_utils.simulators import simulate_demo
 ROOT = Path(__file__).resolve().parents[1]
 F32 = np.float32
 SETTING = {"embedding_dim": 8, "learning_rate": 0.05, "regularization": 0.01, "epochs": 20}
-
-
-def broken(old: str, new: str):
-    """The loop with one place of its source changed, compiled as the original is."""
-    source = textwrap.dedent(inspect.getsource(bpr_sgd.py_func))
-    assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times; the canary needs a new place"
-    names = {"np": np, "numba": numba}
-    exec(source.replace(old, new), names)
-    return names["bpr_sgd"]
 
 
 def check_step(kernel):
@@ -111,7 +100,7 @@ def test_it_learns_a_planted_world(changes):
 )
 def test_canary_a_wrong_step(old, new):
     with pytest.raises(AssertionError, match="the gradient is"):
-        check_step(broken(old, new))
+        check_step(broken(bpr_sgd, old, new))
 
 
 @pytest.mark.parametrize(
@@ -125,11 +114,11 @@ def test_canary_a_wrong_step(old, new):
 )
 def test_canary_wrong_triples(old, new, message):
     with pytest.raises(AssertionError, match=message):
-        check_triples(broken(old, new), np.arange(12, dtype=np.int32))
+        check_triples(broken(bpr_sgd, old, new), np.arange(12, dtype=np.int32))
 
 
 def test_canary_down_the_hill_does_not_learn(monkeypatch):
-    monkeypatch.setattr(bpr_numba, "bpr_sgd", broken("z = np.float32(1) /", "z = -np.float32(1) /"))
+    monkeypatch.setattr(bpr_numba, "bpr_sgd", broken(bpr_sgd, "z = np.float32(1) /", "z = -np.float32(1) /"))
     with pytest.raises(AssertionError):
         check_learns(epochs=5)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-import textwrap
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 
 from core_checks import check_beats_chance
+from kernels import broken
 from recsys_utils import Interactions, splits
 from recsys_utils.evaluation import dense_scorer
 from recsys_utils.simulators import simulate_demo, simulate_uniform
@@ -23,15 +21,6 @@ from logistic_mf import fit_logistic_mf, logistic_sgd
 F32 = np.float32
 SETTING = {"embedding_dim": 4, "n_negatives": 2, "learning_rate": 0.05, "regularization": 0.01, "epochs": 1}
 OTHER = {"embedding_dim": 8, "n_negatives": 3, "learning_rate": 0.1, "regularization": 0.1, "epochs": 2, "seed": 1}
-
-
-def broken(old: str, new: str):
-    """The loop with one place of its source changed, compiled as the original is."""
-    source = textwrap.dedent(inspect.getsource(logistic_sgd.py_func))
-    assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times; the canary needs a new place"
-    names = {"np": np, "numba": numba}
-    exec(source.replace(old, new), names)
-    return names["logistic_sgd"]
 
 
 def check_step(kernel):
@@ -75,7 +64,7 @@ def test_one_step_is_the_gradient():
 )
 def test_canary_a_wrong_step(old, new):
     with pytest.raises(AssertionError, match="moved by"):
-        check_step(broken(old, new))
+        check_step(broken(logistic_sgd, old, new))
 
 
 def test_vectors_hold_the_biases():
