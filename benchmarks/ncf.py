@@ -372,11 +372,13 @@ def tables(split: Split, negatives: np.ndarray) -> None:
     Settings are those chosen for 64 factors; the epochs are chosen on the validation items, which none of these fits
     trains on.
     """
-    chosen = {name: leaderboard.result(name, "ncf", "1m")["hyperparameters"] for name in NETWORKS}
     validation = validation_negatives(split, negatives.shape[1])
 
+    def chosen(model: str) -> dict:
+        return leaderboard.result(model, "ncf", "1m")["hyperparameters"]
+
     def one(model: str, factors: int, depth: int) -> dict:
-        setting = dict(chosen[model])
+        setting = chosen(model)
         if model == "neumf_pretrained":
             for name, own in (("gmf", 0), ("mlp", depth)):
                 epochs = remembered_row(name, factors, own)["epochs"]
@@ -403,7 +405,7 @@ def tables(split: Split, negatives: np.ndarray) -> None:
         return found
 
     def remembered_row(model: str, factors: int, depth: int) -> dict:
-        key = digest(split.fingerprint, chosen[model], factors, depth)
+        key = digest(split.fingerprint, chosen(model), factors, depth)
         return remembered(f"table-{model}-{key}", partial(one, model, factors, depth))
 
     rows = [remembered_row("mlp", factors, depth) for factors in (8, 16, 32, 64) for depth in range(4)]
