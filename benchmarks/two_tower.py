@@ -1,6 +1,6 @@
-"""Sweeps and ablations of chapter 10 on validation: losses, temperatures, towers, cold films, two tasks.
+"""Sweeps and ablations of chapter 10 on validation: losses, temperatures, logQ, towers, cold films, two tasks.
 
-    python benchmarks/two_tower.py [losses | ablations | cold | tasks ...]
+    python benchmarks/two_tower.py [losses | dial | ablations | cold | tasks ...]
 
 Everything is chosen and compared on the validation part of the house split, or of the split that hides films; test is
 never read here. Each part replaces its own rows of results/tables/two_tower.json.
@@ -14,13 +14,16 @@ import sys
 import numpy as np
 import torch
 from evaluation import store
+from sklearn.decomposition import TruncatedSVD
 from torch import nn
 from torch.nn import functional as F
 
 from recsys_utils import leaderboard, splits
 from recsys_utils.datasets import load_house, load_tags
-from recsys_utils.evaluation import Report, compare, dense_scorer, evaluate, evaluate_ratings, recommend
-from recsys_utils.models import losses_torch
+from recsys_utils.evaluation import compare, dense_scorer, evaluate, evaluate_ratings, recommend
+from recsys_utils.models import losses_torch, mf
+from recsys_utils.models.baselines import content_features
+from recsys_utils.models.dot_product_torch import report
 from recsys_utils.models.two_tower_torch import (
     TwoTower,
     content_vectors,
@@ -40,26 +43,21 @@ from recsys_utils.sampling import NegativeSampler
 SPLIT = splits.temporal_per_user(load_house())
 TRAIN, VALIDATION, TAGS = SPLIT.train, SPLIT.validation, load_tags()
 BASE = {"embedding_dim": 64, "learning_rate": 0.005, "batch_size": 512, "seed": 0}
-STOP = {"epochs": 40, "patience": 5, "validation": VALIDATION}
+STOP = {"epochs": 100, "patience": 5, "validation": VALIDATION}
 TEMPERATURE = 0.15  # of the ablations
-
-
-def report_of(model, holdout=VALIDATION, **options) -> Report:
-    users, items = model.vectors()
-    return evaluate(dense_scorer(users, items.T), holdout, **options)
 
 
 def row(part: str, name: str, model, history, **facts) -> dict:
     """What is kept of one run: its validation NDCG with interval, best epoch, curve, and what was varied."""
-    report = report_of(model)
-    mean, low, high = report.interval("ndcg")
+    measured = report(model, VALIDATION)
+    mean, low, high = measured.interval("ndcg")
     found = {
         "part": part, "name": name, **facts, "epochs": int(history["epoch"][history["validation"].idxmax()]),
         "ndcg": mean, "low": low, "high": high, "seconds": round(history["seconds"].median(), 2),
         "loss": history["loss"].round(4).tolist(), "validation": history["validation"].round(4).tolist(),
     }  # fmt: skip
     print(part, name, facts, f"epoch {found['epochs']} of {len(history)}, ndcg {mean:.4f}", flush=True)
-    return found | {"report": report}
+    return found | {"report": measured}
 
 
 def against(rows: list[dict], base: dict) -> list[dict]:
@@ -70,21 +68,30 @@ def against(rows: list[dict], base: dict) -> list[dict]:
     return [{name: value for name, value in each.items() if name != "report"} for each in rows]
 
 
-def fit_full_softmax(*, temperature: float, embedding_dim: int, learning_rate: float, batch_size: int, seed: int):
+def fit_on_rows(loss, temperature: float):
+    """Id towers trained on the rows of train alone; loss: of model, users and items, a scalar."""
+    torch.manual_seed(BASE["seed"])
+    model = TwoTower(TRAIN.n_users, TRAIN.n_items, BASE["embedding_dim"], temperature)
+    options = {name: value for name, value in BASE.items() if name != "embedding_dim"}
+    return model, train_towers(model, loss, lambda rng: (TRAIN.users, TRAIN.items.astype(np.int64)), **options, **STOP)
+
+
+def fit_full_softmax(temperature: float):
     """The softmax over the whole catalogue, which the corrected in-batch softmax estimates."""
-    torch.manual_seed(seed)
-    model, seen = TwoTower(TRAIN.n_users, TRAIN.n_items, embedding_dim, temperature), TRAIN.matrix().toarray() > 0
-    seen, everything = torch.tensor(seen), torch.arange(TRAIN.n_items)
+    seen, everything = torch.tensor(TRAIN.matrix().toarray() > 0), torch.arange(TRAIN.n_items)
 
     def loss(model, users, items):
         logits = model.user(users) @ model.item(everything).T / temperature
         others = seen[users].scatter(1, items[:, None], False)
         return F.cross_entropy(logits.masked_fill(others, -torch.inf), items)
 
-    return model, train_towers(
-        model, loss, lambda rng: (TRAIN.users, TRAIN.items.astype(np.int64)), learning_rate=learning_rate,
-        batch_size=batch_size, seed=seed, **STOP,
-    )  # fmt: skip
+    return fit_on_rows(loss, temperature)
+
+
+def fit_unmasked(temperature: float):
+    """The corrected in-batch softmax with the accidental hits left in."""
+    log_q, nobody = log_frequencies(TRAIN), torch.zeros(TRAIN.n_users, TRAIN.n_items)
+    return fit_on_rows(lambda model, users, items: in_batch_loss(model, users, items, log_q, nobody), temperature)
 
 
 def uniform(n: int):
@@ -125,11 +132,12 @@ def losses() -> list[dict]:
         "triplet": (triplet, [0.1, 0.2, 0.4, 0.6]),
         "in-batch softmax": (in_batch(logq=0.0), [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]),
         "in-batch, logQ": (in_batch(), [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]),
-        "in-batch, logQ added": (in_batch(logq=-1.0), [0.15]),
-        "mixed negatives, logQ": (in_batch(n_uniform=1), [0.1, 0.15, 0.2]),
-        "BPR, one hard in four": (sampled(bpr, hard(4, 1)), [0.1, 0.2, 0.3]),
-        "BPR, four hard": (sampled(bpr, hard(4, 4)), [0.1, 0.2, 0.3]),
-        "full softmax": (lambda temperature: fit_full_softmax(temperature=temperature, **BASE), [0.15, 0.2]),
+        "in-batch, logQ added": (in_batch(logq=-1.0), [0.1, 0.15, 0.2, 0.3, 0.5, 1.0]),
+        "in-batch, logQ, no mask": (fit_unmasked, [0.15, 0.2, 0.3]),
+        "mixed negatives, logQ": (in_batch(n_uniform=1), [0.1, 0.15, 0.2, 0.3]),
+        "BPR, one hard in four": (sampled(bpr, hard(4, 1)), [0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0]),
+        "BPR, four hard": (sampled(bpr, hard(4, 4)), [0.1, 0.2, 0.3, 0.45, 0.6]),
+        "full softmax": (fit_full_softmax, [0.15, 0.2, 0.3]),
     }
     found = [
         row("losses", name, *fit_model(value), **{"margin" if name == "triplet" else "temperature": value})
@@ -140,6 +148,18 @@ def losses() -> list[dict]:
     for each in found:
         each["best"] = each is best[each["name"]]
     return against(found, best["in-batch, logQ"])
+
+
+def dial() -> list[dict]:
+    """The strength of the correction, and how popular the films in the lists of ten become."""
+    counts, found = TRAIN.item_counts, []
+    for strength in (0.0, 0.25, 0.5, 0.75, 1.0):
+        model, history = fit_two_tower(TRAIN, temperature=0.2, logq=strength, **BASE, **STOP)
+        users, items = model.vectors()
+        lists = recommend(dense_scorer(users, items.T), TRAIN.matrix(), VALIDATION.users)
+        facts = {"logq": strength, "times_met": float(np.median(counts[lists]))}
+        found.append(row("dial", f"logq = {strength:g}", model, history, **facts))
+    return against(found, found[-1])
 
 
 def ablations() -> list[dict]:
@@ -182,8 +202,9 @@ def cold() -> list[dict]:
     train = split.train
     warm_films = np.setdiff1d(np.arange(train.n_items), np.r_[validation_films, test_films])
     parts = {"cold": validation_films, "warm": warm_films}
-    content = content_vectors(train, TAGS, 64)
+    words = content_features(train.item_table)  # titles and genres; on its first day a film has no tags
     known = film_rows(train.item_table)  # the last column is the year
+    content = TruncatedSVD(64, random_state=0).fit_transform(words)
     rows = {"genres, year": known, "TF-IDF, year": np.column_stack([content, known[:, -1]])}
     found = []
     for features in rows:
@@ -192,13 +213,15 @@ def cold() -> list[dict]:
                 for temperature in (0.15, 0.2, 0.3):
                     setting = {"hidden": list(hidden), "id_dropout": id_dropout, "temperature": temperature}
                     model, _ = fit_two_tower(train, item_features=rows[features], epochs=8, **setting, **BASE)
+                    users, items = model.vectors()
+                    scorer = dense_scorer(users, items.T)
                     reports = {
-                        name: report_of(model, only(split.validation, films), candidates=films)
+                        name: evaluate(scorer, only(split.validation, films), candidates=films)
                         for name, films in parts.items()
                     }
                     each = {"part": "cold", "name": features, **setting}
-                    for name, report in reports.items():
-                        each |= {f"{name} {metric}": report.mean(metric) for metric in ("ndcg", "recall")}
+                    for name, measured in reports.items():
+                        each |= {f"{name} {metric}": measured.mean(metric) for metric in ("ndcg", "recall")}
                     found.append(each)
                     print(each, flush=True)
     return found
@@ -240,26 +263,37 @@ def fit_two_tasks(weight: float, epochs: int) -> TwoTasks:
 
 
 def tasks() -> list[dict]:
-    truth, runs = VALIDATION.truth, []
-    weights = [(weight, 10) for weight in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97)] + [(1.0, n) for n in (2, 3, 5, 10)]
-    for weight, epochs in weights:
+    """Weights of the rating loss, ten epochs each; two yardsticks: ratings alone at their best epoch, and biases."""
+
+    def measure(name, predict, model=None, **facts) -> tuple:
+        stars = np.clip(predict(VALIDATION.truth.users, VALIDATION.truth.items), 0.5, 5)
+        ranking, rating = None if model is None else report(model, VALIDATION), evaluate_ratings(stars, VALIDATION)
+        print(name, facts, f"rmse {rating:rmse}", "" if model is None else f"ndcg {ranking:ndcg}", flush=True)
+        return {"part": "tasks", "name": name, **facts}, ranking, rating
+
+    def towers(name, weight, epochs) -> tuple:
         model = fit_two_tasks(weight, epochs)
-        with torch.no_grad():
-            stars = model.rate(torch.tensor(truth.users), torch.tensor(truth.items)).numpy()
-        each = {"part": "tasks", "name": f"w = {weight:g}", "rating_weight": weight, "epochs": epochs}
-        runs.append((each, report_of(model), evaluate_ratings(np.clip(stars, 0.5, 5), VALIDATION)))
-        print(each, f"ndcg {runs[-1][1]:ndcg} rmse {runs[-1][2]:rmse}", flush=True)
-    alone = min((run for run in runs if run[0]["rating_weight"] == 1), key=lambda run: run[2].mean("rmse"))
-    runs = [run for run in runs if run[0]["rating_weight"] < 1] + [alone]  # ratings alone overfit: their best epoch
+        predict = torch.no_grad()(lambda *codes: model.rate(*map(torch.tensor, codes)).numpy())
+        return measure(name, predict, model, rating_weight=weight, epochs=epochs)
+
+    runs = [towers(f"w = {weight:g}", weight, 10) for weight in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)]
+    alone = [towers("w = 1, best epoch", 1.0, epochs) for epochs in (2, 3, 4, 5)]
+    best = min(alone, key=lambda run: run[2].mean("rmse"))
+    setting = leaderboard.result("biases", "ratings-5fold", "100k")["hyperparameters"]
+    users, items = mf.fit_biases(TRAIN, **setting)
+    biases = measure("biases", lambda u, i: (users[u] * items[i]).sum(axis=1))
+    runs = runs + [best, biases]
     for each, ranking, rating in runs:
-        for name, report, other in (("ndcg", ranking, runs[0][1]), ("rmse", rating, alone[2])):
-            each[name], each[f"{name}_low"], each[f"{name}_high"] = report.interval(name)
-            difference, low, high = compare(report, other).differences[name]
+        for name, measured, other in (("ndcg", ranking, runs[0][1]), ("rmse", rating, best[2])):
+            if measured is None or (name == "rmse" and each["name"] == "w = 0"):  # a head without training
+                continue
+            each[name], each[f"{name}_low"], each[f"{name}_high"] = measured.interval(name)
+            difference, low, high = compare(measured, other).differences[name]
             each |= {f"{name}_difference": difference, f"{name}_difference_low": low, f"{name}_difference_high": high}
     return [each for each, _, _ in runs]
 
 
-PARTS = {"losses": losses, "ablations": ablations, "cold": cold, "tasks": tasks}
+PARTS = {"losses": losses, "dial": dial, "ablations": ablations, "cold": cold, "tasks": tasks}
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ class Edition:
     scale: tuple[float, float, float] = (0.5, 5, 0.5)
     redistribution: bool = False
     members: dict[str, str] = field(default_factory=dict)
+    offline = "load_movielens('latest-small')"  # what works without a network
 
     @property
     def folder(self) -> str:
@@ -242,8 +243,14 @@ def _locate(name: str) -> _Source:
     if name not in EDITIONS:
         raise ValueError(f"edition {name!r} is unknown; expected one of {', '.join(EDITIONS)}")
     edition = EDITIONS[name]
-    if edition.members:
-        return _embedded(edition)
+    return _embedded(edition) if edition.members else obtain(edition)
+
+
+def obtain(edition: Edition) -> _Source:
+    """An edition from the folder that RECSYS_DATA_DIR names, else from the cache, else fetched into it.
+
+    Raises ValueError for a wrong archive in that folder, RuntimeError when there is no way.
+    """
     tried: list[str] = []
     cache = _cache_folder()
     wished = os.environ.get("RECSYS_DATA_DIR")
@@ -309,14 +316,15 @@ def _fetch(edition: Edition, cache: Path, tried: list[str]) -> _Source:
     raise RuntimeError(
         f"{edition.title} could not be loaded. Tried:\n{steps}\n"
         f"To put it there by hand, save {edition.url} as {cache / edition.archive}, or into a folder of your own that "
-        f"the environment variable RECSYS_DATA_DIR names. load_movielens('latest-small') works offline."
+        f"the environment variable RECSYS_DATA_DIR names. {edition.offline} works offline."
     )
 
 
 def _download(edition: Edition, cache: Path) -> Path:
     import pooch
 
-    fetcher = pooch.create(cache, base_url=HOST, registry={edition.archive: edition.hash}, retry_if_failed=2)
+    host = edition.url.removesuffix(edition.archive)
+    fetcher = pooch.create(cache, base_url=host, registry={edition.archive: edition.hash}, retry_if_failed=2)
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT, chunk_size=2**16, progressbar=sys.stderr.isatty())
     return Path(fetcher.fetch(edition.archive, downloader=downloader))
 

@@ -16,6 +16,7 @@ from recsys_utils.training import check_settings
 
 DAMPING = 5.0  # how many average ratings are added before a mean is believed
 STANDARDISED, AS_IS = "mean 0, standard deviation 1", "as it is"
+OF_GENRES = "genres, user's mean"  # a column to look at, of preview and predicted_and_actual
 COLUMNS = {  # what a column holds, by its name or by the first word of it: unit, scaling
     "ratings": ("log(1 + number of ratings)", STANDARDISED),
     "mean rating": ("stars, damped", STANDARDISED),
@@ -158,17 +159,19 @@ def describe(features: pd.DataFrame) -> pd.DataFrame:
 
 
 def preview(rows: Interactions, users: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """Readable examples, one line a row: what the towers know about the user and the film, and the target."""
-    known = pd.DataFrame({"user": rows.user_ids[rows.users]}).join(_films(rows, users))
-    for whose, table, codes in (("user's", users, rows.users), ("film's", items, rows.items)):
-        known[f"{whose} ratings"] = np.expm1(table["ratings"].to_numpy()[codes]).round().astype(int)
-        known[f"{whose} mean"] = table["mean rating"].to_numpy()[codes]
-    return known.assign(stars=rows.ratings, target=scale_ratings(rows.ratings, rating_scale(rows)))
+    """Readable examples, one line a row: user, film and target, with the columns that say most about either."""
+    films, people = _films(rows, users), pd.DataFrame({"user": rows.user_ids[rows.users]})
+    people = people.join(_activity(users, rows.users, "user's")).join(films.pop(OF_GENRES))
+    shown = people.join(films).join(_activity(items, rows.items, "film's"))
+    return shown.assign(stars=rows.ratings, target=scale_ratings(rows.ratings, rating_scale(rows)))
 
 
-def predicted_and_actual(rows: Interactions, predictions: np.ndarray, users: pd.DataFrame) -> pd.DataFrame:
+def predicted_and_actual(
+    rows: Interactions, predictions: np.ndarray, users: pd.DataFrame, items: pd.DataFrame
+) -> pd.DataFrame:
     """Each row's film and what drove its prediction, the most liked first. predictions: shape (n,), in stars."""
-    films = _films(rows, users).assign(actual=rows.ratings, predicted=predictions, error=predictions - rows.ratings)
+    films = _films(rows, users).join(_activity(items, rows.items, "film's"))
+    films = films.assign(actual=rows.ratings, predicted=predictions, error=predictions - rows.ratings)
     return films.sort_values(["actual", "predicted"], ascending=False, ignore_index=True)
 
 
@@ -191,7 +194,14 @@ def _films(rows: Interactions, users: pd.DataFrame) -> pd.DataFrame:
     stars = users.filter(like="stars ").rename(columns=lambda name: name[6:]).iloc[rows.users].round(1)
     pairs = zip(films.pop("genres"), stars.to_dict("records"), strict=True)
     films["year"] = films["year"].astype("Int64")
-    return films.assign(**{"genres, user's mean": [", ".join(f"{g} {mean[g]}" for g in gs) for gs, mean in pairs]})
+    return films.assign(**{OF_GENRES: [", ".join(f"{g} {mean[g]}" for g in gs) for gs, mean in pairs]})
+
+
+def _activity(table: pd.DataFrame, codes: np.ndarray, whose: str) -> pd.DataFrame:
+    """Number of ratings and damped mean of each code."""
+    rows = table[["ratings", "mean rating"]].iloc[codes].reset_index(drop=True)
+    count = np.expm1(rows["ratings"]).round().astype(int)
+    return pd.DataFrame({f"{whose} ratings": count, f"{whose} mean": rows["mean rating"]})
 
 
 def _damped_means(codes: np.ndarray, ratings: np.ndarray, n: int) -> np.ndarray:

@@ -114,14 +114,13 @@ def lorenz(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.linspace(0, 1, len(ordered) + 1), np.concatenate([[0], np.cumsum(ordered)]) / ordered.sum()
 
 
-def diagram(boxes: Mapping[str, tuple[float, float]], arrows: Sequence[tuple[int, int]], title: str) -> Figure:
-    """The drawing of a network: boxes by their text, centred at (x, y) in a unit square; arrows join the n-th boxes."""
+def diagram(boxes: Sequence[tuple[str, float, float]], arrows: Sequence[tuple[int, int]], title: str = "") -> Figure:
+    """The drawing of a network: boxes (text, x, y), centred in a unit square; arrows join the n-th boxes."""
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     style = {"boxstyle": "round,pad=0.45", "facecolor": "#eef5fa", "edgecolor": "#0072b2"}
-    places = list(boxes.values())
     for start, end in arrows:
-        axes.annotate("", places[end], places[start], arrowprops={"arrowstyle": "-|>", "shrinkB": 17})
-    for text, (x, y) in boxes.items():
+        axes.annotate("", boxes[end][1:], boxes[start][1:], arrowprops={"arrowstyle": "-|>", "shrinkB": 17})
+    for text, x, y in boxes:
         axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style)
     axes.set(xlim=(0, 1), ylim=(0, 1), title=title)
     axes.axis("off")

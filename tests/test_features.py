@@ -203,10 +203,15 @@ def test_tables_to_look_at():
     assert shown["user"].tolist() == data.user_ids[data.users[[3, 1]]].tolist()
     assert "Drama" in shown.to_string()
     assert shown["film's ratings"].tolist() == data.item_counts[data.items[[3, 1]]].tolist()
+    assert shown["user's ratings"].tolist() == data.user_counts[data.users[[3, 1]]].tolist()
+    names = shown.columns.tolist()
+    assert names.index("user's mean") < names.index("title") < names.index("film's mean") < names.index("target")
     rows = data.select(data.users == 0)
-    films = features.predicted_and_actual(rows, rows.ratings + 1, users)
+    films = features.predicted_and_actual(rows, rows.ratings + 1, users, items)
     assert films["actual"].is_monotonic_decreasing
     assert np.allclose(films["error"], 1)
+    means = dict(zip(data.item_table["title"], items["mean rating"], strict=True))
+    assert films["film's mean"].tolist() == [means[title] for title in films["title"]]
 
 
 def test_similar():

@@ -24,7 +24,7 @@ from twins import check_twins  # noqa: E402
 SETTING = {"embedding_dim": 8, "temperature": 0.2, "learning_rate": 0.02, "batch_size": 64}
 OTHER = {
     "embedding_dim": 4, "temperature": 0.5, "learning_rate": 0.05, "batch_size": 32, "epochs": 2, "logq": 0.0,
-    "n_uniform": 1, "weight_decay": 0.01, "hidden": (8,), "normalize": False, "seed": 1,
+    "n_uniform": 1, "hidden": (8,), "normalize": False, "seed": 1,
 }  # fmt: skip
 WORLD = simulate_uniform(40, 30, 300)
 
@@ -216,7 +216,6 @@ def test_keras_towers_learn():
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"id_dropout": 1.5}, "id_dropout=1.5"),
         ({"embedding_dim": 0}, "embedding_dim=0"),
-        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
         ({"epochs": 0}, "epochs=0"),
         ({"item_features": np.ones((29, 2))}, r"shape \(29, 2\); expected finite numbers, a row for each of 30"),
         ({"user_features": np.full((40, 2), np.nan)}, "expected finite numbers"),

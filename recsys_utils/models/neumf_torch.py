@@ -156,17 +156,25 @@ def fuse(gmf: GMF, mlp: MLP, alpha: float = 0.5) -> NeuMF:
     return model
 
 
-def fit_pretrained(train: Interactions, *, gmf: dict, mlp: dict, alpha: float, learning_rate: float, seed: int = 0,
+def fine_tune(train: Interactions, gmf: GMF, mlp: MLP, *, alpha: float, learning_rate: float,
+              **options) -> tuple[NeuMF, pd.DataFrame]:  # fmt: skip
+    """Two trained models fused, then trained on by plain SGD (He et al. 2017, section 3.4.1).
+
+    options: those of train_ncf.
+    """
+    model = fuse(gmf, mlp, alpha)
+    return model, train_ncf(model, train, torch.optim.SGD(model.parameters(), learning_rate), **options)
+
+
+def fit_pretrained(train: Interactions, *, gmf: dict, mlp: dict, alpha: float, seed: int = 0,
                    **options) -> tuple[NeuMF, pd.DataFrame]:  # fmt: skip
-    """A GMF and an MLP by Adam, fused, then trained on by plain SGD: the NeuMF and the history of
-    that last part (He et al. 2017, section 3.4.1).
+    """A GMF and an MLP by Adam, then fine_tune: the NeuMF and the history of that last part.
 
     gmf, mlp: settings of fit_ncf, epochs included, with equal factors. alpha: weight of the GMF at the
-    start, from 0 to 1. learning_rate and options (n_negatives, batch_size, epochs, validation,
-    patience): of the SGD. Raises ValueError for another alpha, and for factors that differ.
+    start, from 0 to 1. options: of fine_tune. Raises ValueError for another alpha, and for factors
+    that differ.
     """
     if not 0 <= alpha <= 1 or gmf["factors"] != mlp["factors"]:
         raise ValueError(f"alpha={alpha}, factors={gmf['factors']}, {mlp['factors']}; expected 0 to 1, and equal ones")
     parts = (fit_ncf(part, train, **setting | {"seed": seed})[0] for part, setting in ((GMF, gmf), (MLP, mlp)))
-    model = fuse(*parts, alpha)
-    return model, train_ncf(model, train, torch.optim.SGD(model.parameters(), learning_rate), seed=seed, **options)
+    return fine_tune(train, *parts, alpha=alpha, seed=seed, **options)

@@ -1,27 +1,25 @@
 # Exported from notebooks/09_two_tower_keras.ipynb; edit there.
 """Written in chapter 09, where it is explained line by line."""
 
-from itertools import pairwise
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 
 class Tower(nn.Module):
-    """Raw features (B, d) to unit vectors (B, 32): the twin of the Keras tower. mean, scale: (d,)."""
+    """Raw features (B, d) to unit vectors (B, 32), as the Keras tower does. mean, scale: (d,)."""
 
     def __init__(self, mean, scale):
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean))
         self.register_buffer("scale", torch.as_tensor(scale))
-        widths = [len(mean), 256, 128, 32]
-        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(widths))
+        self.layers = nn.ModuleList(
+            [nn.Linear(len(mean), 256), nn.Linear(256, 128), nn.Linear(128, 32)])
 
     def forward(self, x):
-        x = (x - self.mean) / self.scale
         first, second, last = self.layers
-        return F.normalize(last(F.relu(second(F.relu(first(x))))), dim=-1)
+        hidden = F.relu(first((x - self.mean) / self.scale))
+        return F.normalize(last(F.relu(second(hidden))), dim=-1)
 
 
 class RatingTowers(nn.Module):

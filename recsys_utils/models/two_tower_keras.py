@@ -6,7 +6,7 @@ import time
 import keras
 import numpy as np
 import pandas as pd
-from keras import layers
+from keras.callbacks import EarlyStopping, LambdaCallback
 
 from recsys_utils import features
 from recsys_utils.interactions import Interactions
@@ -15,7 +15,7 @@ from recsys_utils.training import check_settings
 
 
 def tower(table: pd.DataFrame, counts: np.ndarray | None, name: str) -> keras.Model:
-    """Raw features (B, d) to unit vectors (B, 32): standardise, 256 → 128 with ReLU, 32, divide by norm.
+    """Raw features (B, d) to unit vectors (B, 32): standardise, 256 → 128 with ReLU, 32, unit norm.
 
     table: features, (n, d). counts: how many training rows each of its rows has, (n,); the first
     layer keeps mean and standard deviation of the columns that features.py standardises. None:
@@ -24,25 +24,25 @@ def tower(table: pd.DataFrame, counts: np.ndarray | None, name: str) -> keras.Mo
     scale = []
     if counts is not None:
         scaler = features.fit_scaler(table, counts)
-        scale = [layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2)]
+        scale = [keras.layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2)]
     return keras.Sequential([
         keras.Input((table.shape[1],)), *scale,
-        layers.Dense(256, activation="relu"),
-        layers.Dense(128, activation="relu"),
-        layers.Dense(32),
-        layers.UnitNormalization(),
+        keras.layers.Dense(256, activation="relu"),
+        keras.layers.Dense(128, activation="relu"),
+        keras.layers.Dense(32),
+        keras.layers.UnitNormalization(),
     ], name=name)  # fmt: skip
 
 
 def rating_towers(user_tower: keras.Model, item_tower: keras.Model) -> keras.Model:
     """Cosines of two towers: features (B, d) and (B, e) to (B, 1)."""
-    inputs = [keras.Input(one.input_shape[1:]) for one in (user_tower, item_tower)]
-    return keras.Model(inputs, layers.Dot(axes=1)([user_tower(inputs[0]), item_tower(inputs[1])]))
+    u, i = (keras.Input(one.input_shape[1:]) for one in (user_tower, item_tower))
+    return keras.Model([u, i], keras.layers.Dot(axes=1)([user_tower(u), item_tower(i)]))
 
 
 def hide_genres(rows: np.ndarray, columns: pd.Index, share: float, seed: int = 0) -> np.ndarray:
-    """User rows (n, d) in which `share` of the people look like newcomers: a random part of their genres
-    is imputed with their mean and flagged. columns: names of the columns, (d,).
+    """User rows (n, d), a `share` of which look like newcomers: a random part of the row's genres is
+    imputed with the user's mean and flagged; number of ratings and mean stay. columns: names, (d,).
     """
     rows, rng = rows.copy(), np.random.default_rng(seed)
     stars, unknown = (np.flatnonzero(columns.str.startswith(kind)) for kind in ("stars ", "no "))
@@ -54,8 +54,8 @@ def hide_genres(rows: np.ndarray, columns: pd.Index, share: float, seed: int = 0
 
 
 def fit_ratings(
-    model: keras.Model, inputs, ratings: np.ndarray, scale: tuple[float, float], *, learning_rate: float,
-    batch_size: int, epochs: int, held=None, patience: int | None = None,
+    model: keras.Model, inputs, ratings: np.ndarray, scale: tuple[float, float], *,
+    learning_rate: float, batch_size: int, epochs: int, held=None, patience: int | None = None,
 ) -> pd.DataFrame:
     """Train by Adam on the squared error of ratings scaled to [-1, 1]; a row an epoch comes back.
 
@@ -64,15 +64,14 @@ def fit_ratings(
     epoch, loss (mean squared error, scaled), seconds, validation (RMSE of held, in stars).
     """
     clock, watched = [time.perf_counter()], {}
-    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.append(time.perf_counter()))]
+    callbacks = [LambdaCallback(on_epoch_end=lambda *_: clock.append(time.perf_counter()))]
     if held is not None:
         watched = {"validation_data": (held[0], features.scale_ratings(held[1], scale)[:, None])}
-        callbacks += [keras.callbacks.EarlyStopping(patience=patience or epochs, restore_best_weights=True)]
+        callbacks += [EarlyStopping(patience=patience or epochs, restore_best_weights=True)]
     model.compile(keras.optimizers.Adam(learning_rate), "mse")
-    log = model.fit(
-        inputs, features.scale_ratings(ratings, scale)[:, None], batch_size, epochs, verbose=0,
-        callbacks=callbacks, validation_batch_size=8192, **watched).history
-    history = {"epoch": 1 + np.arange(len(log["loss"])), "loss": log["loss"], "seconds": np.diff(clock)}
+    log = model.fit(inputs, features.scale_ratings(ratings, scale)[:, None], batch_size, epochs,
+                    verbose=0, callbacks=callbacks, validation_batch_size=8192, **watched).history
+    history = {"epoch": 1 + np.arange(len(clock) - 1), "loss": log["loss"], "seconds": np.diff(clock)}
     if held is not None:
         history["validation"] = np.sqrt(log["val_loss"]) * (scale[1] - scale[0]) / 2
     return pd.DataFrame(history)
@@ -84,8 +83,8 @@ def pair_features(users: pd.DataFrame, items: pd.DataFrame, pairs: Interactions)
 
 
 def fit_two_tower_keras(
-    train: Interactions, *, learning_rate: float, batch_size: int, epochs: int, folds: int = 5,
-    hidden: float = 0.2, validation: Holdout | None = None, patience: int | None = None, seed: int = 0,
+    train: Interactions, *, learning_rate: float, batch_size: int, epochs: int, seed: int = 0,
+    folds: int = 5, hidden: float = 0.2, validation: Holdout | None = None, patience: int | None = None,
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Feature towers for ratings, and their history as fit_ratings gives it.
 
@@ -119,8 +118,8 @@ def item_vectors(model: keras.Model, items: pd.DataFrame) -> np.ndarray:
 
 
 def vectors(model: keras.Model, train: Interactions) -> tuple[np.ndarray, np.ndarray]:
-    """User and item vectors, (n_users, 32) and (n_items, 32), of everybody as train describes them; their
-    dot products are ratings on [-1, 1].
+    """User and item vectors, (n_users, 32) and (n_items, 32), of everybody as train describes them;
+    their dot products are ratings on [-1, 1].
     """
     return (user_vectors(model, features.user_features(train)),
             item_vectors(model, features.item_features(train)))

@@ -17,7 +17,7 @@ from recsys_utils import leaderboard, splits
 from recsys_utils.datasets import load_house
 from recsys_utils.interactions import Interactions
 from recsys_utils.models.baselines import content_features, genre_matrix, known_tags
-from recsys_utils.models.dot_product_torch import ndcg_at_10
+from recsys_utils.models.dot_product_torch import report
 from recsys_utils.splits import TEST, VALIDATION, Holdout, Split
 from recsys_utils.training import check_settings, fit
 
@@ -68,8 +68,8 @@ class TwoTower(nn.Module):
 
     def __init__(self, n_users, n_items, embedding_dim, temperature, user_width=0, item_width=0, **options):
         super().__init__()
-        self.config = options | {"n_users": n_users, "n_items": n_items, "embedding_dim": embedding_dim, "temperature":
-                                 temperature, "user_width": user_width, "item_width": item_width}  # fmt: skip
+        self.config = options | {"n_users": n_users, "n_items": n_items, "embedding_dim": embedding_dim}
+        self.config |= {"temperature": temperature, "user_width": user_width, "item_width": item_width}
         self.temperature = temperature
         self.user = Tower(n_users, embedding_dim, n_features=user_width, **options)
         self.item = Tower(n_items, embedding_dim, n_features=item_width, **options)
@@ -99,17 +99,16 @@ def item_vectors(model: TwoTower) -> np.ndarray:
     return all_vectors(model.item)
 
 
-def train_towers(model: nn.Module, loss, examples, *, learning_rate, batch_size, epochs, seed, weight_decay=0.0,
-                 validation: Holdout | None = None, patience=None) -> pd.DataFrame:  # fmt: skip
+def train_towers(model: nn.Module, loss, examples, *, learning_rate: float,
+                 validation: Holdout | None = None, **training) -> pd.DataFrame:
     """Adam on loss(model, *batch); examples and the history as in training.fit.
 
-    weight_decay: L2 penalty of torch's Adam. validation: measured by NDCG@10 after every epoch; the
-    model ends with its best one; training stops after `patience` epochs without a better one.
+    validation: measured by NDCG@10 after every epoch; the model ends with its best one. training:
+    batch_size, epochs, seed and patience, as in training.fit.
     """
-    check_settings(weight_decay=weight_decay)
-    adam = torch.optim.Adam(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
-    return fit(model, loss, examples, adam, epochs=epochs, batch_size=batch_size, seed=seed, patience=patience,
-               validate=None if validation is None else lambda: ndcg_at_10(model, validation))  # fmt: skip
+    adam = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
+    return fit(model, loss, examples, adam, **training,
+               validate=None if validation is None else lambda: report(model, validation).mean("ndcg"))
 
 
 def triplet_loss(positive: torch.Tensor, negative: torch.Tensor, margin: float = 0.2) -> torch.Tensor:
@@ -122,7 +121,7 @@ def triplet_loss(positive: torch.Tensor, negative: torch.Tensor, margin: float =
 
 
 def fit_sampled(train: Interactions, loss, negatives, *, embedding_dim: int, temperature: float,
-                seed: int = 0, **training) -> tuple[TwoTower, pd.DataFrame]:  # fmt: skip
+                seed: int = 0, **training) -> tuple[TwoTower, pd.DataFrame]:
     """Two id towers trained on sampled negatives; the model and its history.
 
     loss: of positive scores (B,) and negative scores (B, n), a scalar. negatives: called once an
@@ -132,7 +131,7 @@ def fit_sampled(train: Interactions, loss, negatives, *, embedding_dim: int, tem
     model = TwoTower(train.n_users, train.n_items, embedding_dim, temperature)
     return model, train_towers(
         model, lambda model, u, i, j: loss(model(u, i), model(u[:, None], j)),
-        lambda rng: (train.users, train.items, negatives(model, rng)), seed=seed, **training)  # fmt: skip
+        lambda rng: (train.users, train.items, negatives(model, rng)), seed=seed, **training)
 
 
 def in_batch_loss(model: TwoTower, users, items, log_q, seen, more=None) -> torch.Tensor:
@@ -162,14 +161,14 @@ def fit_two_tower(
     train: Interactions, *, embedding_dim: int, temperature: float, logq: float = 1.0, n_uniform: int = 0,
     user_features: np.ndarray | None = None, item_features: np.ndarray | None = None,
     hidden: tuple[int, ...] = (), id_dropout: float = 0.0, normalize: bool = True, seed: int = 0, **training,
-) -> tuple[TwoTower, pd.DataFrame]:  # fmt: skip
+) -> tuple[TwoTower, pd.DataFrame]:
     """Two towers trained on the corrected in-batch softmax (Yi et al. 2019); the model and its history.
 
     temperature: cosines are divided by it. logq: strength of the correction, 0 for none, 1 for all of
     it. n_uniform: negatives that each row adds to its batch, uniform over the items that train knows.
     user_features, item_features: rows by code, shapes (n_users, f) and (n_items, g). hidden,
-    id_dropout, normalize: of both towers. training: learning_rate, batch_size, epochs, weight_decay,
-    validation and patience, as in train_towers. Memory: 12 * n_users * n_items bytes for the
+    id_dropout, normalize: of both towers. training: learning_rate, batch_size, epochs, validation
+    and patience, as in train_towers. Memory: 12 * n_users * n_items bytes for the
     accidental hits. Raises ValueError for settings that cannot be used, and for features of a wrong shape.
     """
     check_settings(interactions=len(train), embedding_dim=embedding_dim, n_uniform=n_uniform)
@@ -178,7 +177,7 @@ def fit_two_tower(
     rows = [_rows(user_features, train.n_users), _rows(item_features, train.n_items)]
     torch.manual_seed(seed)
     model = TwoTower(train.n_users, train.n_items, embedding_dim, temperature, *(r.shape[1] for r in rows),
-                     hidden=list(hidden), id_dropout=id_dropout, normalize=normalize)  # fmt: skip
+                     hidden=list(hidden), id_dropout=id_dropout, normalize=normalize)
     for tower, features in zip((model.user, model.item), rows):
         tower.features.copy_(torch.tensor(features))
     known, log_q = np.flatnonzero(train.item_counts), log_frequencies(train, logq, n_uniform)
@@ -186,7 +185,7 @@ def fit_two_tower(
     return model, train_towers(
         model, lambda model, users, items, more: in_batch_loss(model, users, items, log_q, seen, more),
         lambda rng: (train.users, train.items, rng.choice(known, (len(train), n_uniform))),
-        seed=seed, **training)  # fmt: skip
+        seed=seed, **training)
 
 
 def _rows(features: np.ndarray | None, n: int) -> np.ndarray:
