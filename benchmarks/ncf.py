@@ -231,8 +231,11 @@ GRIDS: dict[str, list[dict]] = {
         seed=[0],
     ),
     "mf": grid(
-        embedding_dim=[192], n_negatives=[8], learning_rate=[0.004], regularization=[0.005, 0.007],
+        embedding_dim=[192], n_negatives=[8], learning_rate=[0.004], regularization=[0.004, 0.005, 0.006, 0.007],
         epochs=[128], seed=[0],
+    ) + grid(
+        embedding_dim=[192], n_negatives=[8], learning_rate=[0.003], regularization=[0.005, 0.006],
+        epochs=[180], seed=[0],
     ) + grid(
         embedding_dim=[192], n_negatives=[8], learning_rate=[0.002], regularization=[0.005], epochs=[256], seed=[0],
     ),
