@@ -10,76 +10,110 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
 BLOCK = 1 << 24  # scores held at a time in an exact search: 64 MB
 
 
-class Index(Protocol):
-    """What an index can do. n: rows in it; d: numbers in a vector."""
+class Index:
+    """What both indexes below do with their rows. ids: int64, (n,), in the order of adding; dimension: d.
 
-    dimension: int
-
-    def __len__(self) -> int:
-        """Number of rows."""
-
-    def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
-        """Append vectors, shape (m, d), under whole-number ids, shape (m,), at least 0, each once in the index; without
-        ids, under the numbers that follow the largest one. ValueError says what cannot be used; then nothing is added.
-        """
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids, int64, and scores, float32, both (B, k), best first, of queries of shape (B, d); 1 <= k <= n."""
-
-    def save(self, path: Path | str) -> None:
-        """Write one file; a reader finds the old one or the new one, never half of it."""
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """What save wrote. ValueError names a file of another index or of none."""
-
-
-class FlatIndex:
-    """Exact search: every row is scored, with one matrix product."""
+    Each of them brings _append(vectors), _nearest(queries, k), which gives row numbers and scores, and _content(), the
+    array that save keeps and _restored(content, path) reads.
+    """
 
     def __init__(self, dimension: int):
         self.dimension = _whole("dimension", dimension)
         self.ids = np.empty(0, np.int64)
-        self.vectors = np.empty((0, dimension), np.float32)
 
     def __len__(self) -> int:
+        """Number of rows."""
         return len(self.ids)
 
     def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
+        """Append vectors, shape (n, d), under whole-number ids, shape (n,), at least 0, each once in the index; without
+        ids, under the numbers after the largest one. ValueError says what cannot be used; then nothing is added.
+        """
         vectors = _rows("vectors", vectors, self.dimension)
-        self.ids = np.concatenate([self.ids, _new_ids(ids, len(vectors), self.ids)])
-        self.vectors = np.concatenate([self.vectors, vectors])
+        ids = _new_ids(ids, len(vectors), self.ids)
+        self._append(vectors)
+        self.ids = np.concatenate([self.ids, ids])
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        queries, k = _rows("queries", queries, self.dimension), _check_k(k, len(self))
-        found = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        batch = max(1, BLOCK // len(self))
-        for start in range(0, len(queries), batch):
-            scores = queries[start : start + batch] @ self.vectors.T
-            best = _best(scores, k)
-            found[0][start : start + batch] = self.ids[best]
-            found[1][start : start + batch] = np.take_along_axis(scores, best, axis=1)
-        return found
+        """The k best rows of queries, shape (B, d): ids, int64, and scores, float32, both (B, k), best first.
+
+        Raises ValueError for an empty index, k outside 1 to len(index), and queries of another shape or not finite.
+        """
+        queries = _rows("queries", queries, self.dimension)
+        if len(self) == 0:
+            raise ValueError("the index is empty; add vectors before searching")
+        if _whole("k", k) > len(self):
+            raise ValueError(f"k={k}, but the index holds {len(self)} rows; ask for at most that many")
+        rows, scores = self._nearest(queries, k)
+        return self.ids[rows], scores
 
     def save(self, path: Path | str) -> None:
-        _save(path, "flat", {"ids": self.ids, "vectors": self.vectors})
+        """Write one file; a reader finds the old one or the new one, never half of it."""
+        from safetensors.numpy import save
+
+        path = Path(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            part = Path(folder, "index")
+            with open(part, "wb") as file:
+                file.write(save({"ids": self.ids, "content": self._content()}, {"index": type(self).__name__}))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
 
     @classmethod
-    def load(cls, path: Path | str) -> FlatIndex:
-        stored = _load(path, "flat", ("ids", "vectors"))
-        index = cls(stored["vectors"].shape[-1])
-        index.add(stored["vectors"], stored["ids"])
+    def load(cls, path: Path | str) -> Self:
+        """The index that save wrote. ValueError for a file of another one, and for one that holds none."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "numpy") as file:
+                kind = (file.metadata() or {}).get("index", "no index")
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no stored index ({error}); write it again with save") from None
+        if kind != cls.__name__ or set(arrays) != {"ids", "content"}:
+            raise ValueError(f"{path} holds {kind} with {', '.join(arrays)}; expected {cls.__name__} with ids, content")
+        index, rows = cls._restored(arrays["content"], path)
+        if rows != len(arrays["ids"]):
+            raise ValueError(f"{path}: {len(arrays['ids'])} ids for {rows} rows; build the index again")
+        index.ids = _new_ids(arrays["ids"], rows, index.ids)
         return index
 
 
-class HNSWIndex:
+class FlatIndex(Index):
+    """Exact search: every row is scored, with one matrix product."""
+
+    def __init__(self, dimension: int):
+        super().__init__(dimension)
+        self.vectors = np.empty((0, dimension), np.float32)
+
+    def _append(self, vectors: np.ndarray) -> None:
+        self.vectors = np.concatenate([self.vectors, vectors])
+
+    def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        batch = max(1, BLOCK // len(self))
+        parts = [queries[start : start + batch] for start in range(0, len(queries), batch)] or [queries]
+        found = [_best(part @ self.vectors.T, k) for part in parts]
+        return tuple(map(np.concatenate, zip(*found)))
+
+    def _content(self) -> np.ndarray:
+        return self.vectors
+
+    @classmethod
+    def _restored(cls, content: np.ndarray, path: Path | str) -> tuple[Self, int]:
+        index = cls(content.shape[-1])
+        index._append(_rows(f"{path}: vectors", content, index.dimension))
+        return index, len(content)
+
+
+class HNSWIndex(Index):
     """A graph of near rows, walked from the top layer down (Malkov and Yashunin 2020), by faiss.
 
     m: links of a row on each layer, twice as many on the lowest; ef_construction: rows kept in mind while a row is
@@ -93,55 +127,43 @@ class HNSWIndex:
     def __init__(self, dimension: int, m: int = 32, ef_construction: int = 200, ef_search: int = 64):
         import faiss
 
-        self.dimension = _whole("dimension", dimension)
+        super().__init__(dimension)
         self.ef_search = ef_search
-        self.ids = np.empty(0, np.int64)
         self._graph = faiss.IndexHNSWFlat(dimension, _whole("m", m, least=2), faiss.METRIC_INNER_PRODUCT)
         self._graph.hnsw.efConstruction = _whole("ef_construction", ef_construction)
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
-        vectors = _rows("vectors", vectors, self.dimension)
-        ids = _new_ids(ids, len(vectors), self.ids)
+    def _append(self, vectors: np.ndarray) -> None:
         self._graph.add(vectors)
-        self.ids = np.concatenate([self.ids, ids])
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         import faiss
 
-        queries, k = _rows("queries", queries, self.dimension), _check_k(k, len(self))
         ef = max(_whole("ef_search", self.ef_search), k)
         scores, rows = self._graph.search(queries, k, params=faiss.SearchParametersHNSW(efSearch=ef))
-        if (rows < 0).any():  # rows that no link leads to, hence not found: exact search for these few queries
-            short = (rows < 0).any(axis=1)
-            every = queries[short] @ self._graph.reconstruct_n(0, len(self)).T
-            rows[short] = _best(every, k)
-            scores[short] = np.take_along_axis(every, rows[short], axis=1)
-        return self.ids[rows], scores
+        short = (rows < 0).any(axis=1)
+        if short.any():  # no link leads to enough rows: exact search for these few queries
+            rows[short], scores[short] = _best(queries[short] @ self._graph.reconstruct_n(0, len(self)).T, k)
+        return rows, scores
 
-    def save(self, path: Path | str) -> None:
+    def _content(self) -> np.ndarray:
         import faiss
 
-        _save(path, "hnsw", {"ids": self.ids, "graph": faiss.serialize_index(self._graph)})
+        return faiss.serialize_index(self._graph)
 
     @classmethod
-    def load(cls, path: Path | str) -> HNSWIndex:
+    def _restored(cls, content: np.ndarray, path: Path | str) -> tuple[Self, int]:
         import faiss
 
-        stored = _load(path, "hnsw", ("ids", "graph"))
         try:
-            graph = faiss.deserialize_index(stored["graph"])
+            graph = faiss.deserialize_index(content)
         except RuntimeError as error:
-            raise ValueError(
-                f"{path}: faiss cannot read its graph ({str(error).splitlines()[0]}); build it again"
-            ) from None
-        if not isinstance(graph, faiss.IndexHNSW) or graph.ntotal != len(stored["ids"]):
-            raise ValueError(f"{path}: {len(stored['ids'])} ids for {graph.ntotal} rows; build the index again")
+            fault = str(error).splitlines()[0]
+            raise ValueError(f"{path}: faiss cannot read its graph ({fault}); build the index again") from None
+        if not isinstance(graph, faiss.IndexHNSWFlat):
+            raise ValueError(f"{path}: its graph is a {type(graph).__name__}; build the index again")
         index = cls(graph.d)
-        index._graph, index.ids = graph, stored["ids"]
-        return index
+        index._graph = graph
+        return index, graph.ntotal
 
 
 def recall(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
@@ -163,25 +185,18 @@ def recall(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
     return (exact[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1)
 
 
-def _best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k highest scores of each row, (B, k), best first."""
+def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values of the k highest scores of each row, both (B, k), best first."""
     n = scores.shape[1]
     top = np.argpartition(scores, n - k, axis=1)[:, n - k :]
-    return np.take_along_axis(top, np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1), axis=1)
+    top = np.take_along_axis(top, np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1), axis=1)
+    return top, np.take_along_axis(scores, top, axis=1)
 
 
 def _whole(name: str, value: int, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name}={value!r}; expected a whole number of at least {least}")
     return int(value)
-
-
-def _check_k(k: int, n: int) -> int:
-    if n == 0:
-        raise ValueError("the index is empty; add vectors before searching")
-    if _whole("k", k) > n:
-        raise ValueError(f"k={k}, but the index holds {n} rows; ask for at most that many")
-    return int(k)
 
 
 def _rows(name: str, rows: np.ndarray, dimension: int) -> np.ndarray:
@@ -219,32 +234,3 @@ def _new_ids(ids: np.ndarray | None, n: int, known: np.ndarray) -> np.ndarray:
             f"id {twice[0]} would be in the index twice ({len(twice)} such ids); give each row an id of its own"
         )
     return ids
-
-
-def _save(path: Path | str, kind: str, arrays: dict[str, np.ndarray]) -> None:
-    from safetensors.numpy import save
-
-    path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        part = Path(folder, "index")
-        with open(part, "wb") as file:
-            file.write(save(arrays, metadata={"index": kind}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-
-
-def _load(path: Path | str, kind: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            found = (file.metadata() or {}).get("index")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no stored index ({error}); write it again with save") from None
-    if found != kind or set(arrays) != set(names):
-        raise ValueError(
-            f"{path} holds {found or 'no'} index with {sorted(arrays)}; expected {kind} with {sorted(names)}"
-        )
-    return arrays

@@ -116,9 +116,9 @@ def test_files_of_another_kind(tmp_path):
     filled(FlatIndex, 100).save(flat)
     filled(HNSWIndex, 100).save(graph)
     other.write_bytes(b"not an index")
-    with pytest.raises(ValueError, match="expected hnsw"):
+    with pytest.raises(ValueError, match="expected HNSWIndex"):
         HNSWIndex.load(flat)
-    with pytest.raises(ValueError, match="expected flat"):
+    with pytest.raises(ValueError, match="expected FlatIndex"):
         FlatIndex.load(graph)
     for index in INDEXES:
         with pytest.raises(ValueError, match="is no stored index"):
@@ -137,7 +137,7 @@ def test_a_graph_that_does_not_fit_its_ids(tmp_path):
 
     ids, graph = np.arange(99), faiss.serialize_index(filled(HNSWIndex, 100)._graph)
     for stored, message in ((graph, "99 ids for 100 rows"), (graph[:-100], "faiss cannot read")):
-        save_file({"ids": ids, "graph": stored}, tmp_path / "index", metadata={"index": "hnsw"})
+        save_file({"ids": ids, "content": stored}, tmp_path / "index", metadata={"index": "HNSWIndex"})
         with pytest.raises(ValueError, match=message):
             HNSWIndex.load(tmp_path / "index")
 
