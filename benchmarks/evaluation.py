@@ -166,11 +166,23 @@ def write(name: str, rows: list[dict]) -> None:
 
 def store(name: str, rows: list[dict]) -> None:
     """Write a list of rows to results/<name>.json, or below RECSYS_RESULTS_DIR."""
-    path = Path(os.environ.get("RECSYS_RESULTS_DIR") or ROOT / "results") / f"{name}.json"
+    path = results_folder() / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         "[\n" + ",\n".join(f" {json.dumps(row, default=float)}" for row in rows) + "\n]\n", encoding="utf-8"
     )
+
+
+def store_part(name: str, part: str, rows: list[dict]) -> None:
+    """Write the rows of one part of a table to results/tables, as store does; rows of other parts stay."""
+    path = results_folder() / "tables" / f"{name}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    rows = [{"part": part} | each for each in rows]
+    store(f"tables/{name}", [each for each in kept if each["part"] != part] + rows)
+
+
+def results_folder() -> Path:
+    return Path(os.environ.get("RECSYS_RESULTS_DIR") or ROOT / "results")
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from evaluation import ROOT, peak_rss, row, store, write
+from evaluation import ROOT, peak_rss, row, store_part, write
 
 from recsys_utils import leaderboard
 from recsys_utils.evaluation import Report, evaluate_ratings
@@ -70,7 +69,7 @@ def statistics(data: KuaiRec, name: str) -> dict:
     """One row: the published statistics of a matrix, ratios above 5 left out; density counts all rows of the file."""
     views, in_file = getattr(data, name), rows_in_file(data, name)
     facts = {"rows_in_file": in_file, "density": in_file / views[["user_id", "video_id"]].nunique().prod()}
-    return {"name": f"{name} matrix", **facts, **ratio_statistics(views["watch_ratio"])}
+    return {"source": data.source, "name": f"{name} matrix", **facts, **ratio_statistics(views["watch_ratio"])}
 
 
 def pairs(data: KuaiRec, views: pd.DataFrame, clip: float | None = CLIP) -> Interactions:
@@ -129,13 +128,14 @@ def models(path: Path, n_rows: int) -> list[dict]:
         given = watch_time.encode(encoders, watch_time.describe(data.small.iloc[start : start + BLOCK], *tables))
         for name, predict in fitted.items():
             found[name].append(predict(given))
-    rows = []
+    rows, truths = [], {clip: pairs(data, data.small, clip) for clip in CLIPS}
     for name, predictions in found.items():
         predictions = np.hstack(predictions)
         for clip in CLIPS:
-            facts = {"name": name, "clip": clip, "train_rows": len(y[0]) if name in fitted else len(seen)}
-            facts |= {"test_rows": len(truth), "seconds": round(seconds.get(name, 0), 1)}
-            rows.append(facts | scores(predictions, pairs(data, data.small, clip), data, clip))
+            facts = {"source": data.source, "name": name, "clip": clip, "test_rows": len(truth)}
+            facts |= {"train_rows": len(y[0]) if name in fitted else len(seen)}
+            facts["seconds"] = round(seconds.get(name, 0), 1)
+            rows.append(facts | scores(predictions, truths[clip], data, clip))
     return rows
 
 
@@ -165,12 +165,9 @@ def main() -> None:
     if options.data == SIMULATED and not (SIMULATED / "seconds.json").exists():
         spent = measured("simulate", SIMULATED)
         (SIMULATED / "seconds.json").write_text(json.dumps(spent))
-    path = Path(os.environ.get("RECSYS_RESULTS_DIR") or ROOT / "results") / "tables" / "kuairec.json"
     for part in options.parts or PARTS:
         rows = PARTS[part](options.data, options.rows)
-        facts = {"part": part, "source": load_kuairec(options.data, columns=[]).source}
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        store("tables/kuairec", [each for each in kept if each["part"] != part] + [facts | each for each in rows])
+        store_part("kuairec", part, rows)
         print(pd.DataFrame(rows).round(4).to_string(index=False), flush=True)
     for each in leaderboard.published().query("protocol == 'kuairec'").itertuples():
         print(f"published: {each.model}, {each.metric} {each.value} ({each.source})")

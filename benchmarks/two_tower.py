@@ -8,12 +8,11 @@ never read here. Each part replaces its own rows of results/tables/two_tower.jso
 
 from __future__ import annotations
 
-import json
 import sys
 
 import numpy as np
 import torch
-from evaluation import store
+from evaluation import store_part
 from sklearn.decomposition import TruncatedSVD
 from torch import nn
 from torch.nn import functional as F
@@ -298,11 +297,9 @@ PARTS = {"losses": losses, "dial": dial, "ablations": ablations, "cold": cold, "
 
 def main() -> None:
     torch.set_num_threads(1)
-    path = leaderboard.results_dir() / "tables" / "two_tower.json"
     for part in sys.argv[1:] or PARTS:
         rows = PARTS[part]()
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        store("tables/two_tower", [each for each in kept if each["part"] != part] + rows)
+        store_part("two_tower", part, rows)
         print(f"{part}: {len(rows)} rows", flush=True)
 
 

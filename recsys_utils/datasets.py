@@ -207,7 +207,7 @@ def load_tags(edition: str = "latest-small") -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """Where an edition was found, an archive or a folder, and in which layout."""
 
     edition: Edition
@@ -239,14 +239,14 @@ class _Source:
                     yield stream
 
 
-def _locate(name: str) -> _Source:
+def _locate(name: str) -> Source:
     if name not in EDITIONS:
         raise ValueError(f"edition {name!r} is unknown; expected one of {', '.join(EDITIONS)}")
     edition = EDITIONS[name]
     return _embedded(edition) if edition.members else obtain(edition)
 
 
-def obtain(edition: Edition) -> _Source:
+def obtain(edition: Edition) -> Source:
     """An edition from the folder that RECSYS_DATA_DIR names, else from the cache, else fetched into it.
 
     Raises ValueError for a wrong archive in that folder, RuntimeError when there is no way.
@@ -258,15 +258,15 @@ def obtain(edition: Edition) -> _Source:
     return source or _search(edition, cache, tried, strict=False) or _fetch(edition, cache, tried)
 
 
-def _embedded(edition: Edition) -> _Source:
+def _embedded(edition: Edition) -> Source:
     """The copy inside the wheel, or else the one in the checkout, after its files were hashed."""
     here = Path(__file__).resolve().parent
     folders = (here / "_data" / edition.folder, here.parent / "data" / edition.folder)
-    source = _Source(edition, next((each for each in folders if each.is_dir()), folders[0]), edition.layout)
+    source = Source(edition, next((each for each in folders if each.is_dir()), folders[0]), edition.layout)
     for file, expected in edition.members.items():
         if not (source.path / file).is_file():
             raise FileNotFoundError(f"{source.path / file} is missing; {source.way_out}")
-        found = _hash(source.path / file, "sha256")
+        found = checksum(source.path / file, "sha256")
         if found != f"sha256:{expected}":
             raise ValueError(f"{source.path / file} has {found}, expected sha256:{expected}; {source.way_out}")
     return source
@@ -278,16 +278,16 @@ def _cache_folder() -> Path:
     return Path(pooch.os_cache("recsys_utils"))
 
 
-def _search(edition: Edition, root: Path, tried: list[str], strict: bool) -> _Source | None:
+def _search(edition: Edition, root: Path, tried: list[str], strict: bool) -> Source | None:
     """The edition below root: archive, or wheel, or unpacked folder. A wrong archive is an error, or else noted."""
     archives = [(root / edition.folder / edition.archive, edition.hash, edition.layout)]
     archives += [(root / edition.archive, edition.hash, edition.layout)]
     archives += [(root / WHEEL, WHEEL_HASH, "wheel")] if edition.layout == "100k" else []
     for path, expected, layout in archives:
         if path.is_file():
-            found = _hash(path, expected.split(":")[0])
+            found = checksum(path, expected.split(":")[0])
             if found == expected:
-                return _Source(edition, path, layout)
+                return Source(edition, path, layout)
             problem = f"{path} has {found}, expected {expected}: it is damaged or another edition"
             if strict:
                 raise ValueError(f"{problem}; replace it with {edition.url}, or delete it to have it fetched")
@@ -295,18 +295,18 @@ def _search(edition: Edition, root: Path, tried: list[str], strict: bool) -> _So
     tables = LAYOUTS[edition.layout].values()
     missing = [table.file for table in tables if not (root / edition.folder / table.file).is_file()]
     if not missing:
-        return _Source(edition, root / edition.folder, edition.layout)
+        return Source(edition, root / edition.folder, edition.layout)
     tried.append(f"{root}: no {edition.archive}, and no folder {edition.folder} with {', '.join(missing)}")
     return None
 
 
-def _fetch(edition: Edition, cache: Path, tried: list[str]) -> _Source:
+def _fetch(edition: Edition, cache: Path, tried: list[str]) -> Source:
     """Into the cache from the official host, else, for 100k, by pip; a file gets its name when its hash is right."""
     ways = [(_download, edition.url, edition.layout)]
     ways += [(_download_wheel, f"pip download of {WHEEL}", "wheel")] if edition.layout == "100k" else []
     for get, what, layout in ways:
         try:
-            source = _Source(edition, get(edition, cache), layout)
+            source = Source(edition, get(edition, cache), layout)
         except (OSError, ValueError, subprocess.SubprocessError) as error:  # errors of requests are OSErrors
             tried.append(f"{what}: {type(error).__name__}: {error}")
         else:
@@ -338,13 +338,14 @@ def _download_wheel(edition: Edition, cache: Path) -> Path:
         wheel = Path(folder) / WHEEL
         if run.returncode or not wheel.is_file():
             raise OSError(run.stderr.strip()[-500:] or f"pip ended with status {run.returncode} and no such file")
-        found = _hash(wheel, "sha256")
+        found = checksum(wheel, "sha256")
         if found != WHEEL_HASH:
             raise ValueError(f"the file has {found}, expected {WHEEL_HASH}")
         return wheel.replace(cache / WHEEL)
 
 
-def _hash(path: Path, algorithm: str) -> str:
+def checksum(path: Path, algorithm: str) -> str:
+    """algorithm:hexadecimal digest of a file, as registries of downloads write it."""
     with open(path, "rb") as stream:
         return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
 
@@ -352,7 +353,7 @@ def _hash(path: Path, algorithm: str) -> str:
 # What is in the files
 
 
-def _read_items(source: _Source) -> pd.DataFrame:
+def _read_items(source: Source) -> pd.DataFrame:
     """Films by ascending id: title, year, genres."""
     table = source.tables["items"]
     films: dict[int, tuple] = {}
@@ -382,7 +383,7 @@ def _split_year(title: str) -> tuple[str, float]:
     return (match[1], float(match[2])) if match else (title, float("nan"))
 
 
-def _read_users(source: _Source) -> pd.DataFrame | None:
+def _read_users(source: Source) -> pd.DataFrame | None:
     """Users by ascending id: age, gender, occupation, zip; None where the edition has no such file."""
     users: dict[int, tuple] = {}
     if "users" not in source.tables:
@@ -397,7 +398,7 @@ def _read_users(source: _Source) -> pd.DataFrame | None:
     return frame.rename_axis("user_id").sort_index()
 
 
-def _read_ratings(source: _Source, item_table: pd.DataFrame, user_table: pd.DataFrame | None) -> Interactions:
+def _read_ratings(source: Source, item_table: pd.DataFrame, user_table: pd.DataFrame | None) -> Interactions:
     table, edition = source.tables["ratings"], source.edition
     known = {"item_id": item_table.index} | ({} if user_table is None else {"user_id": user_table.index})
     dtypes = {"users": np.int32, "items": np.int32, "ratings": np.float32, "timestamps": np.int64}
@@ -421,7 +422,7 @@ def _read_ratings(source: _Source, item_table: pd.DataFrame, user_table: pd.Data
     return data
 
 
-def _blocks(source: _Source, table: Table) -> Iterator[bytes]:
+def _blocks(source: Source, table: Table) -> Iterator[bytes]:
     """Whole lines of a file after its header, about BLOCK bytes at a time."""
     next(_rows(source, table), None)  # header and first line are as they should be, or this raises
     with source.open(table.file) as stream:
@@ -463,7 +464,7 @@ def _parse(block: bytes, table: Table, edition: Edition, known: dict[str, pd.Ind
     return [users, codes, ratings, timestamps]
 
 
-def _first_fault(source: _Source, table: Table, known: dict[str, pd.Index], n_good: int) -> ValueError:
+def _first_fault(source: Source, table: Table, known: dict[str, pd.Index], n_good: int) -> ValueError:
     """The slow, clear reading of what the fast one refused: the first wrong line after n_good right ones."""
     for position, (number, row) in enumerate(_rows(source, table)):
         if position >= n_good and (problem := _problem(row, source.edition, known)):
@@ -498,14 +499,14 @@ def _on_scale(text: str, low: float, high: float, step: float) -> bool:
         return False
 
 
-def _check_count(source: _Source, table: Table, found: int, expected: int) -> None:
+def _check_count(source: Source, table: Table, found: int, expected: int) -> None:
     if found != expected:
         why = "it was cut off" if found < expected else "it is another edition, or was added to"
         last = found + bool(table.header)
         raise source.fault(table, last, f"the file ends after {found:,} rows, expected {expected:,}: {why}")
 
 
-def _check_pairs(source: _Source, table: Table, data: Interactions) -> None:
+def _check_pairs(source: Source, table: Table, data: Interactions) -> None:
     pairs = data.users.astype(np.int64) * data.n_items + data.items
     if (pairs[1:] > pairs[:-1]).all():  # in order of user and film, as in most editions: no need to sort
         return
@@ -518,7 +519,7 @@ def _check_pairs(source: _Source, table: Table, data: Interactions) -> None:
         raise source.fault(table, second + 1 + bool(table.header), problem)
 
 
-def _rows(source: _Source, table: Table) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(source: Source, table: Table) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, text by column) of each line; raises ValueError at the first that has no such form."""
     names = table.columns.split()
     separator = table.separator.replace("::", "\t")
@@ -535,7 +536,7 @@ def _rows(source: _Source, table: Table) -> Iterator[tuple[int, dict[str, str]]]
             raise source.fault(table, reader.line_num + bool(table.header), f"{error}; was the line cut?") from None
 
 
-def _lines(source: _Source, table: Table, stream: BinaryIO) -> Iterator[str]:
+def _lines(source: Source, table: Table, stream: BinaryIO) -> Iterator[str]:
     """Decoded lines after the header, which is checked."""
     number = 0
     for number, line in enumerate(stream, 1):

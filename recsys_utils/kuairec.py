@@ -26,9 +26,10 @@ N_TAGS, UNKNOWN, BEIJING = 31, "UNKNOWN", np.timedelta64(8, "h")
 COLUMNS = ["user_id", "video_id", "play_duration", "video_duration", "time", "watch_ratio"]  # of a matrix, once loaded
 COUNTS = ["show_cnt", "play_cnt", "complete_play_cnt", "like_cnt", "comment_cnt", "share_cnt", "download_cnt"]
 ONEHOT = [f"onehot_feat{k}" for k in range(18)]
+VIEWS = "user_id video_id play_duration video_duration timestamp watch_ratio"
 READ = {  # the columns of each file that are read
-    "big_matrix": "user_id video_id play_duration video_duration timestamp watch_ratio",
-    "small_matrix": "user_id video_id play_duration video_duration timestamp watch_ratio",
+    "big_matrix": VIEWS,
+    "small_matrix": VIEWS,
     "user_features": "user_id user_active_degree is_lowactive_period is_live_streamer is_video_author follow_user_num "
     "follow_user_num_range fans_user_num fans_user_num_range friend_user_num friend_user_num_range register_days "
     f"register_days_range {' '.join(ONEHOT)}",
@@ -154,27 +155,27 @@ def ratio_statistics(ratios: np.ndarray, limit: float = 5) -> dict[str, float]:
 # Reading
 
 
-def _find(path: str | Path | None) -> datasets._Source:
+def _find(path: str | Path | None) -> datasets.Source:
     if path is None:
         return datasets.obtain(KUAIREC)
     path = Path(path).expanduser()
     for folder in (path, path / KUAIREC.folder):
         missing = [table.file for table in TABLES.values() if not (folder / table.file).is_file()]
         if not missing:
-            return datasets._Source(KUAIREC, folder, "kuairec")
+            return datasets.Source(KUAIREC, folder, "kuairec")
         if len(missing) < len(TABLES):
             raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; unpack {KUAIREC.url} there")
     archive = path if path.is_file() else path / KUAIREC.archive
     if not archive.is_file():
         raise FileNotFoundError(f"{path} holds no file of KuaiRec; give {KUAIREC.archive} or the folder of its files")
-    if (found := datasets._hash(archive, "md5")) != KUAIREC.hash:
+    if (found := datasets.checksum(archive, "md5")) != KUAIREC.hash:
         size = archive.stat().st_size
         problem = f"has {size:,} bytes and {found}, expected {SIZE:,} and {KUAIREC.hash}"
         raise ValueError(f"{archive} {problem}: it {'was cut off' if size < SIZE else 'is another file'}")
-    return datasets._Source(KUAIREC, archive, "kuairec")
+    return datasets.Source(KUAIREC, archive, "kuairec")
 
 
-def _fault(source: datasets._Source, name: str, problem: object) -> ValueError:
+def _fault(source: datasets.Source, name: str, problem: object) -> ValueError:
     return ValueError(f"{source.path / TABLES[name].file}: {problem}; {source.way_out}")
 
 
@@ -186,7 +187,7 @@ def _pairs(rows: pd.DataFrame) -> np.ndarray:
     return rows["user_id"].to_numpy("int64") << 32 | rows["video_id"].to_numpy()
 
 
-def _read(source: datasets._Source, name: str, keys: list[str], words: list[str], gaps: Sequence[str] = ()):
+def _read(source: datasets.Source, name: str, keys: list[str], words: list[str], gaps: Sequence[str] = ()):
     """What is read of a side table: `words` are text, `gaps` any numbers, all else is whole; `keys` come once."""
     columns = TABLES[name].columns.split()
     dtypes = dict.fromkeys(columns, float) | dict.fromkeys(words, str)
@@ -203,7 +204,7 @@ def _read(source: datasets._Source, name: str, keys: list[str], words: list[str]
     return frame.astype(dict.fromkeys(whole, "int32"))
 
 
-def read_users(source: datasets._Source, report: list) -> pd.DataFrame:
+def read_users(source: datasets.Source, report: list) -> pd.DataFrame:
     """user_features.csv by user_id; what is unknown is counted in the report."""
     words = [name for name in TABLES["user_features"].columns.split() if name.endswith(("degree", "range"))]
     users = _read(source, "user_features", ["user_id"], words, ONEHOT).set_index("user_id")
@@ -214,7 +215,7 @@ def read_users(source: datasets._Source, report: list) -> pd.DataFrame:
     return users.fillna(dict.fromkeys(ONEHOT, -1)).astype(dtypes)
 
 
-def read_tags(source: datasets._Source) -> pd.DataFrame:
+def read_tags(source: datasets.Source) -> pd.DataFrame:
     """The tags of item_categories.csv as 0/1 columns by video_id."""
     frame = _read(source, "item_categories", ["video_id"], ["feat"])
     flags = np.zeros((len(frame), N_TAGS), "int8")
@@ -227,7 +228,7 @@ def read_tags(source: datasets._Source) -> pd.DataFrame:
     return pd.DataFrame(flags, frame.set_index("video_id").index, [f"tag_{tag}" for tag in range(N_TAGS)])
 
 
-def read_daily(source: datasets._Source, report: list) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_daily(source: datasets.Source, report: list) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What stays the same about a video, by video_id, and its counts by day, from item_daily_features.csv."""
     name, keys, gaps = "item_daily_features", ["video_id", "date"], ["video_duration", "play_progress"]
     frame = _read(source, name, keys, ["upload_type"], gaps).sort_values(keys, ignore_index=True)
@@ -241,7 +242,7 @@ def read_daily(source: datasets._Source, report: list) -> tuple[pd.DataFrame, pd
     return static, frame[["video_id", "day", *COUNTS, "play_progress"]]
 
 
-def _matrix(source: datasets._Source, name: str, wanted: list[str], report: list) -> tuple[pd.DataFrame, bytes]:
+def _matrix(source: datasets.Source, name: str, wanted: list[str], report: list) -> tuple[pd.DataFrame, bytes]:
     """Columns and hash of a matrix, from the parquet made of this very file, else from the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -270,7 +271,7 @@ def _matrix(source: datasets._Source, name: str, wanted: list[str], report: list
     return frame, facts["sha256"].encode()
 
 
-def _read_matrix(source: datasets._Source, name: str) -> tuple[pd.DataFrame, dict]:
+def _read_matrix(source: datasets.Source, name: str) -> tuple[pd.DataFrame, dict]:
     """The rows of a matrix that are kept, and what was found."""
     import pyarrow as pa
     import pyarrow.csv as pc

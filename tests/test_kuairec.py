@@ -540,7 +540,7 @@ def test_counts_are_those_of_the_day_before(data, simulated):
 
 @pytest.mark.parametrize("kind", ["simulated", *(["real"] if REAL.is_dir() else [])])
 def test_side_tables(kind, simulated):
-    source = datasets._Source(kuairec.KUAIREC, REAL if kind == "real" else simulated[1], "kuairec")
+    source = datasets.Source(kuairec.KUAIREC, REAL if kind == "real" else simulated[1], "kuairec")
     n_users, n_items = (7_176, 10_728) if kind == "real" else (1_200, 2_000)
     report: list = []
     users, tags = kuairec.read_users(source, report), kuairec.read_tags(source)

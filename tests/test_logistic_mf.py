@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import logistic_mf
 import numpy as np
 import pytest
+from logistic_mf import fit_logistic_mf, logistic_sgd
 
 from core_checks import check_beats_chance
 from kernels import broken
 from recsys_utils import Interactions, splits
 from recsys_utils.evaluation import dense_scorer
 from recsys_utils.simulators import simulate_demo, simulate_uniform
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-import logistic_mf
-from logistic_mf import fit_logistic_mf, logistic_sgd
 
 F32 = np.float32
 SETTING = {"embedding_dim": 4, "n_negatives": 2, "learning_rate": 0.05, "regularization": 0.01, "epochs": 1}

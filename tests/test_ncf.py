@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import ncf
 import numpy as np
 import pytest
 
@@ -14,9 +14,6 @@ from recsys_utils import splits
 from recsys_utils.datasets import EDITIONS, load_movielens
 from recsys_utils.evaluation import evaluate_against_negatives
 from recsys_utils.interactions import Interactions
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-import ncf
 
 # user 1 rates films 30, 10, 20; user 2 rates 10, 40, 30 with the last two at one time; user 3 rates 20, 30, 40, 10
 RATINGS = """\
