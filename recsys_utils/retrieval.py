@@ -49,7 +49,8 @@ class Index:
         queries = _rows("queries", queries, self.dimension)
         if len(self) == 0:
             raise ValueError("the index is empty; add vectors before searching")
-        if _whole("k", k) > len(self):
+        k = _whole("k", k)
+        if k > len(self):
             raise ValueError(f"k={k}, but the index holds {len(self)} rows; ask for at most that many")
         rows, scores = self._nearest(queries, k)
         return self.ids[rows], scores

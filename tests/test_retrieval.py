@@ -74,6 +74,7 @@ def test_rows_that_no_link_reaches_are_found_all_the_same(index):
     ids, scores = index.search(blobs(3, seed=2), len(index))
     assert all(sorted(row) == list(range(len(index))) for row in ids.tolist())
     assert (np.diff(scores, axis=1) <= 1e-5).all()
+    assert index.search(blobs(3), np.int64(5))[0].shape == (3, 5)
 
 
 def test_adding_in_parts_and_numbers_given(index):
