@@ -273,18 +273,24 @@ def test_an_index_with_rows_is_not_taken():
         MemoryStore(ARTEFACT, index)
 
 
-def test_little_is_fetched_for_a_user_who_met_little(monkeypatch):
-    store, asked = MemoryStore(ARTEFACT), []
+@pytest.mark.parametrize(
+    ("index", "fifty", "nearly_all"),
+    [(FlatIndex, [60], [1505]), (HNSWIndex, [20, 40, 80], [20, 40, 80, 160, 320, 640, 1280, 1500])],
+)
+def test_what_is_fetched(monkeypatch, index, fifty, nearly_all):
+    """A graph starts small and doubles; exact search, which looks at every row anyway, asks once."""
+    store, asked = MemoryStore(ARTEFACT, index(ARTEFACT.dimension)), []
     search = store.index.search
     monkeypatch.setattr(store.index, "search", lambda queries, k: asked.append(k) or search(queries, k))
-    store.search(ARTEFACT.user_vectors[NEW], 10, user=NEW)
+    vector = ARTEFACT.user_vectors[NEW]
+    store.search(vector, 10, user=NEW)
     assert asked == [10]
     asked.clear()
-    store.search(ARTEFACT.user_vectors[NEW], 10, exclude=exact(ARTEFACT.user_vectors[NEW], 50)[0])
-    assert asked == [20, 40, 80]
+    store.search(vector, 10, exclude=store.index.search(vector[None], 50)[0][0])
+    assert asked[1:] == fifty
     asked.clear()
     store.search(ARTEFACT.user_vectors[KEEN], 10, user=KEEN)
-    assert asked == [20, 40, 80, 160, 320, 640, 1280, 1500]
+    assert asked == [min(fetched, 1500) for fetched in nearly_all]
 
 
 # PostgreSQL
