@@ -149,6 +149,7 @@ class HNSWIndex(Index):
     def _content(self) -> np.ndarray:
         import faiss
 
+        self._graph.hnsw.efSearch = self.ef_search  # stored with the graph
         return faiss.serialize_index(self._graph)
 
     @classmethod
@@ -162,7 +163,7 @@ class HNSWIndex(Index):
             raise ValueError(f"{path}: faiss cannot read its graph ({fault}); build the index again") from None
         if not isinstance(graph, faiss.IndexHNSWFlat):
             raise ValueError(f"{path}: its graph is a {type(graph).__name__}; build the index again")
-        index = cls(graph.d)
+        index = cls(graph.d, ef_search=graph.hnsw.efSearch)
         index._graph = graph
         return index, graph.ntotal
 

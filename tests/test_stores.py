@@ -559,6 +559,31 @@ def test_a_temporary_server_ends_with_its_store():
     assert not Path(place).exists()
 
 
+def test_a_temporary_server_ends_when_its_process_is_killed():
+    need_postgres()
+    code = (
+        "import served; from recsys_utils.serving.stores import PostgresStore\n"
+        "store = PostgresStore(served.artefact())\n"
+        "with store.pool.connection() as connection:\n"
+        "    print(connection.info.host, flush=True)\n"
+        "input()"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    place = Path(child.stdout.readline().strip())
+    pid = int((place / "postmaster.pid").read_text().split()[0])
+    assert alive(pid)
+    child.kill()
+    child.communicate()
+    deadline = time.monotonic() + 20
+    while (alive(pid) or place.exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(pid)
+    assert not place.exists()
+
+
 def test_stores_in_one_folder_share_a_server(folder, postgres):
     other = PostgresStore(ARTEFACT, folder=str(folder))
     pid = int((folder / "postmaster.pid").read_text().split()[0])

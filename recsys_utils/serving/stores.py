@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import threading
 import warnings
@@ -31,6 +32,12 @@ SETTINGS = {  # of each search, for its transaction alone
     "statement_timeout": f"{TIMEOUT}s",
 }
 SCAN = {"enable_indexscan": "off", "enable_seqscan": "on"}
+GUARD = """import psutil, shutil, sys
+sys.stdin.read()  # until the process that started this one ends, however it ends
+server = psutil.Process(int(sys.argv[1]))
+server.send_signal(2)  # PostgreSQL's fast shutdown
+server.wait(10)
+shutil.rmtree(sys.argv[2])"""
 _servers = threading.Lock()  # private servers are started and ended one at a time
 
 
@@ -297,8 +304,16 @@ def _private_server(folder: Path | str | None) -> Iterator[str]:
             if not psutil.pid_exists(process):  # it was killed, and does not use the server any more
                 users.get_and_remove(process)
         server.__enter__()
+    guard = None
+    if folder is None:  # nobody else uses it: end it even when this process is killed
+        command = [sys.executable, "-c", GUARD, str(server.get_pid()), str(place)]
+        quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+        guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **quiet)
     try:
         yield server.get_uri()
     finally:
         with _servers:
             server.__exit__(None, None, None)
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
