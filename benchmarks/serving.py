@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from evaluation import ROOT, row, write
+from evaluation import results_folder, row, write
 
 from recsys_utils.serving import artefacts
 from recsys_utils.serving.load import Request, open_loop, recommend_requests, summary
@@ -142,12 +141,11 @@ def fuzz(root: Path, n: int) -> list[dict]:
             command += ["--continue-on-failure"]
             try:
                 done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FUZZ_SECONDS)
+                failures += done.returncode != 0
+                if done.returncode:
+                    print(done.stdout[-6000:], done.stderr[-2000:])
             except subprocess.TimeoutExpired:  # now and then it finds no new example, and goes on looking
                 print(f"  seed {seed}: given up after {FUZZ_SECONDS} s", flush=True)
-                continue
-            failures += done.returncode != 0
-            if done.returncode:
-                print(done.stdout[-6000:], done.stderr[-2000:])
             counts = answered(url)
             print(f"  seed {seed}:", counts.astype(int).to_dict(), flush=True)
             if counts.sum() >= n:
@@ -168,7 +166,7 @@ def main() -> None:
     parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
     parser.add_argument("--requests", type=int, default=FUZZ_REQUESTS, help="of fuzz")
     asked = parser.parse_args()
-    path = Path(os.environ.get("RECSYS_RESULTS_DIR") or ROOT / "results") / "speed" / "serving.json"
+    path = results_folder() / "speed" / "serving.json"
     rows = {cells["name"]: cells for cells in (json.loads(path.read_text("utf-8")) if path.exists() else [])}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from recsys_utils import metrics
+from recsys_utils.retrieval import check_whole
 from recsys_utils.splits import Holdout
 
 Scorer = Callable[[np.ndarray], np.ndarray]
@@ -169,7 +170,7 @@ def evaluate(
     fewer than k candidates is padded with -1 and scored as if the empty places were misses.
     """
     started = time.perf_counter()
-    _check_k(k)
+    check_whole("k", k)
     unknown = set(full_order) - set(FULL_ORDER)
     if unknown:
         raise ValueError(f"full_order={full_order!r}; expected some of {FULL_ORDER}")
@@ -302,7 +303,7 @@ def evaluate_with_sampled_negatives(
     """
     from recsys_utils.sampling import NegativeSampler
 
-    _check_k(k)
+    check_whole("k", k)
     if n_negatives < 1:
         raise ValueError(f"n_negatives={n_negatives}; expected at least 1, or every model is perfect")
     rng = np.random.default_rng(seed)
@@ -346,7 +347,7 @@ def evaluate_against_negatives(
     held-out items, negatives of another shape, unknown codes, and scores that are nan or of a wrong shape.
     """
     started = time.perf_counter()
-    _check_k(k)
+    check_whole("k", k)
     users, positives, negatives = holdout.users, holdout.truth_matrix.indices, np.asarray(negatives)
     if len(positives) != len(users):
         raise ValueError(f"{len(users)} users have {len(positives)} held-out items; expected one a user")
@@ -516,11 +517,6 @@ def _checked_users(users: np.ndarray | None, holdout: Holdout) -> np.ndarray:
             f"user code {missing[0]} has no held-out item, so no metric is defined; use codes of holdout.users"
         )
     return users
-
-
-def _check_k(k: int) -> None:
-    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k={k!r}; expected a whole number of at least 1")
 
 
 def _bootstrap(report: Report, seed: int = 0) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ class Index:
     """
 
     def __init__(self, dimension: int):
-        self.dimension = _whole("dimension", dimension)
+        self.dimension = check_whole("dimension", dimension)
         self.ids = np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class Index:
         queries = _rows("queries", queries, self.dimension)
         if len(self) == 0:
             raise ValueError("the index is empty; add vectors before searching")
-        k = _whole("k", k)
+        k = check_whole("k", k)
         if k > len(self):
             raise ValueError(f"k={k}, but the index holds {len(self)} rows; ask for at most that many")
         rows, scores = self._nearest(queries, k)
@@ -59,14 +59,7 @@ class Index:
         """Write one file; a reader finds the old one or the new one, never half of it."""
         from safetensors.numpy import save
 
-        path = Path(path)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-            part = Path(folder, "index")
-            with open(part, "wb") as file:
-                file.write(save({"ids": self.ids, "content": self._content()}, {"index": type(self).__name__}))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
+        replace_file(Path(path), save({"ids": self.ids, "content": self._content()}, {"index": type(self).__name__}))
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -130,8 +123,8 @@ class HNSWIndex(Index):
 
         super().__init__(dimension)
         self.ef_search = ef_search
-        self._graph = faiss.IndexHNSWFlat(dimension, _whole("m", m, least=2), faiss.METRIC_INNER_PRODUCT)
-        self._graph.hnsw.efConstruction = _whole("ef_construction", ef_construction)
+        self._graph = faiss.IndexHNSWFlat(dimension, check_whole("m", m, least=2), faiss.METRIC_INNER_PRODUCT)
+        self._graph.hnsw.efConstruction = check_whole("ef_construction", ef_construction)
 
     def _append(self, vectors: np.ndarray) -> None:
         self._graph.add(vectors)
@@ -139,7 +132,7 @@ class HNSWIndex(Index):
     def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         import faiss
 
-        ef = max(_whole("ef_search", self.ef_search), k)
+        ef = max(check_whole("ef_search", self.ef_search), k)
         scores, rows = self._graph.search(queries, k, params=faiss.SearchParametersHNSW(efSearch=ef))
         short = (rows < 0).any(axis=1)
         if short.any():  # no link leads to enough rows: exact search for these few queries
@@ -166,6 +159,21 @@ class HNSWIndex(Index):
         index = cls(graph.d, ef_search=graph.hnsw.efSearch)
         index._graph = graph
         return index, graph.ntotal
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there when it is on the disk."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        write_file(Path(folder, path.name), content)
+        os.replace(Path(folder, path.name), path)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a new file, and wait until it is on the disk. Raises FileExistsError where there is one."""
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def recall(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
@@ -195,7 +203,8 @@ def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return top, np.take_along_axis(scores, top, axis=1)
 
 
-def _whole(name: str, value: int, least: int = 1) -> int:
+def check_whole(name: str, value: int, least: int = 1) -> int:
+    """The value as an int. Raises ValueError unless it is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name}={value!r}; expected a whole number of at least {least}")
     return int(value)

@@ -590,7 +590,7 @@ def test_canary_a_writer_without_care_is_caught(root, monkeypatch):
         os.mkdir(folder)
         contents = artefacts._contents(artefact)
         for name in ("manifest.json", *contents):
-            artefacts._write(folder / name, contents.get(name, b"{}"))
+            artefacts.write_file(folder / name, contents.get(name, b"{}"))
 
     caught = 0
     for _ in crash_everywhere(root, monkeypatch, careless):

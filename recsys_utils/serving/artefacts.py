@@ -25,7 +25,7 @@ import pandas as pd
 from scipy import sparse
 
 from recsys_utils.interactions import Interactions
-from recsys_utils.retrieval import FlatIndex
+from recsys_utils.retrieval import FlatIndex, replace_file, write_file
 
 FORMAT = 1
 COLUMNS = ["item_id", "title", "genres", "year", "count"]
@@ -192,7 +192,7 @@ def write(artefact: Artefact, root: Path | str) -> Path:
         whole = Path(hidden, folder.name)
         whole.mkdir()
         for name, content in contents.items():  # the manifest comes last
-            _write(whole / name, content)
+            write_file(whole / name, content)
         _sync(whole)
         try:
             os.rename(whole, folder)
@@ -244,9 +244,7 @@ def activate(root: Path | str, version: str) -> None:
     Raises ArtefactError as load does, and then the version stays that was served.
     """
     load(root, version)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".") as hidden:
-        _write(Path(hidden, "CURRENT"), f"{version}\n".encode())
-        os.replace(Path(hidden, "CURRENT"), Path(root, "CURRENT"))
+    replace_file(Path(root, "CURRENT"), f"{version}\n".encode())
     _sync(Path(root))
 
 
@@ -451,13 +449,6 @@ def _read(path: Path, expected: dict | None = None) -> bytes:
     if expected is not None and _file_facts(content) != expected:
         raise ArtefactError(f"{path} holds {_file_facts(content)}, but the manifest says {expected}: it is damaged")
     return content
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:
