@@ -1,5 +1,6 @@
 """Artefacts: what is stored comes back; what is damaged, forged or half written is refused; a writer may be killed."""
 
+import builtins
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -548,7 +550,7 @@ def check_whole(root):
 
 def crash_everywhere(root, monkeypatch, write):
     """Write and activate version 2, ending before the n-th call that changes the disk, for every n; yields each n."""
-    originals = {name: getattr(os, name) for name in ("fsync", "rename", "replace", "mkdir")}
+    originals = {name: getattr(os, name) for name in ("fsync", "rename", "replace", "mkdir")} | {"open": open}
     calls = 0
 
     def counted(name, last, *args, **kwargs):
@@ -561,7 +563,7 @@ def crash_everywhere(root, monkeypatch, write):
     for last in range(1, 100):
         calls = 0
         for name in originals:
-            monkeypatch.setattr(os, name, partial(counted, name, last))
+            monkeypatch.setattr(builtins if name == "open" else os, name, partial(counted, name, last))
         try:
             write(TWO, root)
             activate(root, "2")
@@ -599,6 +601,22 @@ def test_canary_a_writer_without_care_is_caught(root, monkeypatch):
         except ArtefactError:
             caught += 1
     assert caught > 3
+
+
+def test_canary_a_careless_switch_is_caught(root, monkeypatch):
+    def in_place(path, content):
+        path.unlink()
+        artefacts.write_file(path, content)
+
+    caught = 0
+    with patch.object(artefacts, "replace_file", in_place):
+        for _ in crash_everywhere(root, monkeypatch, write):
+            try:
+                check_whole(root)
+            except ArtefactError:
+                caught += 1
+            (root / "CURRENT").write_text("1\n")
+    assert caught
 
 
 WRITER = """
