@@ -2,6 +2,7 @@
 
     python benchmarks/house.py [model ...]
     python benchmarks/house.py global-time [model ...]    # the same on one date for everybody
+    python benchmarks/house.py demo [model ...]           # the same in the demo world; chapter 4 measures the others
 
 Every model gets the same number of trials: twenty settings, validation NDCG@10 decides. A model trained by gradient
 steps stops early in each trial, and its best epoch becomes part of the setting. Test is read with the chosen setting
@@ -19,6 +20,7 @@ from itertools import product
 
 import numpy as np
 import torch
+from sklearn.decomposition import TruncatedSVD
 
 from recsys_utils import features, leaderboard, splits
 from recsys_utils.datasets import load_house, load_tags
@@ -31,6 +33,7 @@ from recsys_utils.models.ials import fit_ials
 from recsys_utils.models.mf_numba import fit_mf
 from recsys_utils.models.neumf_torch import GMF, MLP, NeuMF, fit_ncf, fit_pretrained, ncf_scorer
 from recsys_utils.models.two_tower_torch import content_vectors, fit_two_tower
+from recsys_utils.simulators import simulate_demo
 from recsys_utils.training import require
 
 SEEDS = range(5)
@@ -118,6 +121,14 @@ def fit_keras_towers(train: Interactions, **options) -> tuple:
     return two_tower_keras.vectors(model, train), history
 
 
+def item_content(train: Interactions, n_components: int) -> np.ndarray:
+    """Content vectors of the items, (n_items, n_components); the demo world has no tags."""
+    if train.name != "demo":
+        return content_vectors(train, TAGS, n_components)
+    words = baselines.content_features(train.item_table)
+    return TruncatedSVD(n_components, random_state=0).fit_transform(words).astype(np.float32)
+
+
 NETWORKS = {"gmf": GMF, "mlp": MLP, "neumf": NeuMF, "neumf_pretrained": NeuMF}
 
 # Trained by gradient steps: (model, history) = fit(train, **setting, epochs=, validation=, patience=).
@@ -132,10 +143,11 @@ GRADIENT = {
     "two_tower_keras": fit_keras_towers,
     "two_tower": fit_two_tower,
     "two_tower_features": lambda train, n_components, **setting: fit_two_tower(
-        train, item_features=content_vectors(train, TAGS, n_components), **setting
+        train, item_features=item_content(train, n_components), **setting
     ),
 }
 RATINGS = ("mf", "two_tower_keras")  # watch an error in stars, lower is better
+BY_CHAPTER_4 = ("random", "popularity", "tfidf", "covisitation", "user_knn", "item_knn", "ease")  # in the demo world
 
 FITS: dict[str, Callable[..., Scorer]] = {
     "random": random_scores,
@@ -249,13 +261,18 @@ def measure(model: str, split: splits.Split, command: str) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)  # in small batches threads wait for each other longer than they help
-    models = sys.argv[1:]
-    if "global-time" in models:
-        models.remove("global-time")
-        split, command = splits.global_temporal(load_house()), "python benchmarks/house.py global-time"
+    protocol, models, command = "house", sys.argv[1:], "python benchmarks/house.py"
+    if {*models[:1]} & {"global-time", "demo"}:
+        protocol, *models = models
+        command += f" {protocol}"
+    if protocol == "demo":
+        split, rest = splits.leave_last_out(simulate_demo().interactions), [m for m in GRIDS if m not in BY_CHAPTER_4]
+        for setting in GRIDS["two_tower_features"]:
+            setting["n_components"] //= 4  # there are 53 words in all
     else:
-        split, command = splits.temporal_per_user(load_house()), "python benchmarks/house.py"
-    for model in models or GRIDS:
+        cut = splits.global_temporal if protocol == "global-time" else splits.temporal_per_user
+        split, rest = cut(load_house()), GRIDS
+    for model in models or rest:
         measure(model, split, command)
 
 

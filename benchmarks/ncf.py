@@ -2,11 +2,12 @@
 
     python benchmarks/ncf.py [--data PATH] [--seeds N] [model ...]    # the table of chapter 8
     python benchmarks/ncf.py [--data PATH] tables                     # NeuMF by factors, MLP by depth, one seed
+    python benchmarks/ncf.py [--data PATH] full [model ...]           # the same models among all items, first seed
     python benchmarks/ncf.py [--data PATH] speed                      # NeuMF beside cornac's and a plain DataLoader
 
 Each user's last item is ranked among 99 it never met. PATH: a folder with ml-1m.zip or ml-1m/ and the two test files
 of the authors' repository, both fetched when they are missing; or ncf_ml_1m.npz, the same as arrays. Without it,
-RECSYS_DATA_DIR is searched. The data may not be redistributed; results/1m/ncf/ holds metrics only.
+RECSYS_DATA_DIR is searched. The data may not be redistributed; results/1m/ holds metrics only.
 
 Settings are chosen on one validation item a user: the last but one, or, in the arrays, which carry no times, one drawn
 at random. The chosen setting is fitted again with the validation items and measured on test. Whatever was finished lies
@@ -36,7 +37,7 @@ from scipy import sparse
 
 from recsys_utils import leaderboard
 from recsys_utils.datasets import load_movielens
-from recsys_utils.evaluation import AGAINST, Report, evaluate_against_negatives
+from recsys_utils.evaluation import AGAINST, Report, evaluate, evaluate_against_negatives
 from recsys_utils.interactions import Interactions
 from recsys_utils.models import neighbours
 from recsys_utils.models.bpr_numba import fit_bpr_numba
@@ -369,6 +370,34 @@ def measure(model: str, split: Split, negatives: np.ndarray, seeds: int) -> None
     )
 
 
+def full_ranking(model: str, split: Split) -> None:
+    """Fit with the recorded setting and rank the test item among all items the user never met; recorded apart."""
+    recorded = leaderboard.result(model, "ncf", "1m")
+    scores: list[Score] = []
+
+    def after(score: Score) -> float:
+        scores[:] = [score]
+        return next(epochs)
+
+    epochs, started = iter(range(1000)), time.process_time()
+    FITS[model](split.train_validation, after, **recorded["hyperparameters"])
+    seconds, everything = (time.process_time() - started) / THREADS, np.arange(split.data.n_items)
+    report = evaluate(lambda users: scores[0](users, np.tile(everything, (len(users), 1))), split.test)
+    leaderboard.record(
+        model,
+        report,
+        split,
+        hyperparameters=recorded["hyperparameters"],
+        n_parameters=recorded["n_parameters"],
+        train_seconds=seconds,
+        selection=recorded["selection"],
+        seeds={"0": report.means},
+        chapter="14_leaderboard",
+        command="python benchmarks/ncf.py full",
+    )
+    print(f"{model:17s} NDCG@10 {report:ndcg}, {seconds:.0f} s", flush=True)
+
+
 def tables(split: Split, negatives: np.ndarray) -> None:
     """NeuMF by predictive factors and MLP by depth, one seed, into results/tables/ncf.json.
 
@@ -486,15 +515,20 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", type=Path, default=None, help="folder or ncf_ml_1m.npz")
     arguments.add_argument("--seeds", type=int, default=3)
-    arguments.add_argument("models", nargs="*", help=f"some of {', '.join(FITS)}, tables, speed; all without")
+    arguments.add_argument("models", nargs="*", help=f"some of {', '.join(FITS)}, full, tables, speed; all without")
     given = arguments.parse_args()
-    models = given.models or [*FITS, "tables", "speed"]
+    models = given.models or [*FITS, "full", "tables", "speed"]
     if "speed" in models:  # needs no data
         models.remove("speed")
         speed()
     if models:
         split, negatives = paper(given.data)
         print(split, flush=True)
+    if "full" in models:
+        models.remove("full")
+        for model in [name for name in FITS if name in models] or FITS:
+            full_ranking(model, replace(split, protocol="leave-one-out"))
+        models = [] if given.models else models
     for model in models:
         if model == "tables":
             tables(split, negatives)

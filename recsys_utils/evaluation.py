@@ -34,7 +34,8 @@ class Report:
 
     users: codes, shape (U,). columns: per-user sums, shape (U, C); a ranking metric is its own column, the rating
     metrics share the columns metrics.RATING_SUMS. names: the metrics. catalogue: numbers without interval (coverage).
-    fingerprint, protocol, part: of the split. seconds: wall time of scoring and ranking.
+    fingerprint, protocol, part: of the split. seconds: wall time of scoring and ranking. items: the lists that were
+    measured, item codes of shape (U, k), -1 for an empty place; None where there were none.
     """
 
     users: np.ndarray
@@ -46,6 +47,7 @@ class Report:
     part: str
     fingerprint: str
     seconds: float = 0.0
+    items: np.ndarray | None = None
 
     def values(self, name: str) -> np.ndarray:
         """Per-user values of a ranking metric, shape (U,)."""
@@ -143,11 +145,8 @@ def compare(report: Report, other: Report) -> Comparison:
     if not np.array_equal(report.users, other.users):
         raise ValueError("the two reports measured different users; evaluate both on the same ones")
     ours, theirs = _bootstrap(report), _bootstrap(other)
-    return Comparison(
-        report,
-        other,
-        {n: (report.mean(n) - other.mean(n), *_interval(ours[n] - theirs[n])) for n in report.names},
-    )
+    differences = {n: (report.mean(n) - other.mean(n), *_interval(ours[n] - theirs[n])) for n in report.names}
+    return Comparison(report, other, differences)
 
 
 def evaluate(
@@ -260,6 +259,7 @@ def evaluate_rankings(
         part=holdout.part,
         fingerprint=holdout.fingerprint,
         seconds=seconds,
+        items=items,
     )
 
 
@@ -320,16 +320,8 @@ def evaluate_with_sampled_negatives(
         per_positive = _against(scores[local, positives], scores[local[:, None], negatives], k, rng)
         sums = np.stack([np.bincount(local, column, len(rows)) for column in per_positive.T], axis=1)
         values.append(sums / np.bincount(local, minlength=len(rows))[:, None])
-    return Report(
-        holdout.users,
-        np.concatenate(values),
-        AGAINST,
-        k,
-        {},
-        holdout.protocol,
-        f"{holdout.part}, {n_negatives} sampled negatives",
-        holdout.fingerprint,
-    )
+    columns, part = np.concatenate(values), f"{holdout.part}, {n_negatives} sampled negatives"
+    return Report(holdout.users, columns, AGAINST, k, {}, holdout.protocol, part, holdout.fingerprint)
 
 
 def evaluate_against_negatives(
@@ -363,17 +355,9 @@ def evaluate_against_negatives(
     itself = negatives == positives[:, None]
     theirs = np.where(itself, -np.inf, scores[:, 1:])
     columns = _against(scores[:, 0], theirs, k, np.random.default_rng(seed))
-    return Report(
-        users,
-        columns,
-        AGAINST,
-        k,
-        {"positive_among_negatives": float(itself.any(axis=1).sum())},
-        holdout.protocol,
-        f"{holdout.part}, {negatives.shape[1]} given negatives",
-        holdout.fingerprint,
-        time.perf_counter() - started,
-    )
+    part, seconds = f"{holdout.part}, {negatives.shape[1]} given negatives", time.perf_counter() - started
+    among = {"positive_among_negatives": float(itself.any(axis=1).sum())}
+    return Report(users, columns, AGAINST, k, among, holdout.protocol, part, holdout.fingerprint, seconds)
 
 
 def _against(mine: np.ndarray, theirs: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:

@@ -54,6 +54,8 @@ MODELS = {
 }
 EDITIONS = ("latest-small", "latest-small-2018", "100k", "1m", "25m", "32m", "demo")
 PROTOCOLS = ("house", "global-time", "leave-one-out", "within-item", "ncf", "ratings-5fold")
+WITHOUT_INTERVAL = ("coverage", "positive_among_negatives")
+ENDS = {"r2": (-np.inf, 1)} | dict.fromkeys(("novelty", "rmse", "mae", "positive_among_negatives"), (0, np.inf))
 
 
 def results_dir() -> Path:
@@ -74,7 +76,7 @@ def record(
     chapter: str | None = None,
     command: str | None = None,
 ) -> Path:
-    """Write one model's test report as <edition>/<protocol>/<model>.json, per-user values beside it as .npz.
+    """Write one model's test report as <edition>/<protocol>/<model>.json, per-user values and lists beside it as .npz.
 
     chapter: the notebook that records the row, None for the model's own; command: what was run, None for that notebook.
     selection: how the hyper-parameters were chosen (metric, split, trials, grid, seconds); seeds: metric means by seed.
@@ -91,7 +93,7 @@ def record(
         )
     hyperparameters = json.loads(json.dumps(hyperparameters or {}, default=_plain))  # as it will be read back
     if selection is None or seeds is None:
-        before = _committed(model, edition, split.protocol)
+        before = _read(f"{edition}/{split.protocol}/{model}.json", {})
         same = before.get("hyperparameters") == hyperparameters and before.get("split_fingerprint") == split.fingerprint
         selection = selection or (before.get("selection") if same else None)
         seeds = seeds or (before.get("seeds") if same else None)
@@ -123,24 +125,28 @@ def record(
     path = root / edition / split.protocol / f"{model}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(row, indent=1, default=_plain) + "\n", encoding="utf-8")
+    lists = {} if report.items is None else {"items": report.items.astype(np.int32)}
     np.savez_compressed(
         path.with_suffix(".npz"),
         users=report.users.astype(np.int32),
         columns=report.columns.astype(np.float32),
         names=np.array(report.names),
+        **lists,
     )
     print(f"recorded {edition}/{split.protocol}/{model} in {where}")
     return path
 
 
 def load(model: str, protocol: str = "house", edition: str = "latest-small") -> Report:
-    """The recorded report of a model, with per-user values, for tables and paired comparisons."""
+    """The recorded report of a model, with per-user values and its lists, for tables and paired comparisons."""
     row = result(model, protocol, edition)
     with np.load(_folder(edition, protocol) / f"{model}.npz", allow_pickle=False) as stored:
         users, columns, names = stored["users"], stored["columns"].astype(float), tuple(stored["names"].tolist())
+        items = stored.get("items")
     catalogue = {name: cell["mean"] for name, cell in row["metrics"].items() if name not in names}
     seconds = row["score_ms_per_user"] * len(users) / 1000
-    return Report(users, columns, names, row["k"], catalogue, protocol, "test", row["split_fingerprint"], seconds)
+    fingerprint = row["split_fingerprint"]
+    return Report(users, columns, names, row["k"], catalogue, protocol, "test", fingerprint, seconds, items)
 
 
 def result(model: str, protocol: str = "house", edition: str = "latest-small") -> dict:
@@ -150,21 +156,39 @@ def result(model: str, protocol: str = "house", edition: str = "latest-small") -
     if not path.exists():
         there = sorted(file.stem for file in path.parent.glob("*.json"))
         raise FileNotFoundError(f"no result {edition}/{protocol}/{model}; recorded there: {there}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return check(json.loads(path.read_text(encoding="utf-8")))
+
+
+def check(row: dict) -> dict:
+    """The row of a result, unless it cannot be one: every metric within its range, and inside its interval.
+
+    Raises ValueError for a metric outside [0, 1] (an error or a count may be larger, R² smaller), one without an
+    interval (coverage has none), and one outside its interval.
+    """
+    for name, cell in row["metrics"].items():
+        keys = ("mean",) if name in WITHOUT_INTERVAL else ("low", "mean", "high")
+        least, most = ENDS.get(name, (0, 1))
+        if not (np.diff([least, *(cell.get(key, np.nan) for key in keys), most]) >= 0).all():
+            place, wanted = f"{row['edition']}/{row['protocol']}/{row['model']}", " <= ".join(keys)
+            raise ValueError(f"{place}: {name} is {cell}; expected {least} <= {wanted} <= {most}: measure it again")
+    return row
 
 
 def board(protocol: str = "house", edition: str = "latest-small", models: list[str] | None = None) -> pd.DataFrame:
     """One row a recorded model, the best first: title, metrics, seconds to train.
 
     Rankings are ordered by NDCG, predicted ratings by RMSE; the first metric comes with its 95% interval.
+    Raises ValueError when the rows were not all measured on one split, FileNotFoundError when there is none.
     """
     models = models or [model for model in MODELS if (_folder(edition, protocol) / f"{model}.json").exists()]
     rows = [result(model, protocol, edition) for model in models]
     if not rows:
         raise FileNotFoundError(f"no results {edition}/{protocol} in {results_dir()}; record one first")
-    columns = {"ndcg": "NDCG", "recall": "recall", "hit_rate": "hit rate", "mrr": "MRR", "coverage": "coverage"}
-    if "rmse" in rows[0]["metrics"]:
-        columns = {"rmse": "RMSE", "mae": "MAE"}
+    splits = {row["split_fingerprint"]: row["model"] for row in rows}
+    if len(splits) > 1:
+        raise ValueError(f"results of {len(splits)} splits in {edition}/{protocol}: {splits}; measure all on one split")
+    columns = {"rmse": "RMSE", "mae": "MAE", "ndcg": "NDCG", "recall": "recall", "hit_rate": "hit rate", "mrr": "MRR"}
+    columns |= {"coverage": "coverage"}
     columns = {name: title for name, title in columns.items() if name in rows[0]["metrics"]}
     first, *_ = columns
     table = pd.DataFrame(
@@ -202,10 +226,6 @@ def _folder(edition: str, protocol: str) -> Path:
     _known("edition", edition, EDITIONS)
     _known("protocol", protocol, PROTOCOLS)
     return results_dir() / edition / protocol
-
-
-def _committed(model: str, edition: str, protocol: str) -> dict:
-    return _read(f"{edition}/{protocol}/{model}.json", {})
 
 
 def _read(name: str, default):

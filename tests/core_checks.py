@@ -12,7 +12,7 @@ from scipy import sparse, special
 
 from recsys_utils import Interactions
 from recsys_utils.evaluation import evaluate
-from recsys_utils.leaderboard import EDITIONS, MODELS, PROTOCOLS
+from recsys_utils.leaderboard import EDITIONS, MODELS, PROTOCOLS, check
 
 CORE_LIMIT = 2500  # MovieLens and KuaiRec, with their checks and simulators, take four tenths of it
 RESULT_FIELDS = {
@@ -215,13 +215,15 @@ def _check_result(row, path, place):
     assert values.stat().st_size < 200_000, f"{place}: {values.stat().st_size} bytes of per-user values; limit 200,000"
     with np.load(values, allow_pickle=False) as stored:
         users, columns, names = stored["users"], stored["columns"], stored["names"].tolist()
+        items = stored.get("items")
     assert columns.dtype == np.float32, f"{place}: per-user values are {columns.dtype}; expected float32"
     assert columns.shape[0] == len(users), f"{place}: {columns.shape[0]} rows for {len(users)} users"
-    for name, cell in row["metrics"].items():
-        if name in ("coverage", "positive_among_negatives"):  # of the whole, without an interval
-            assert 0 <= cell["mean"] <= (1 if name == "coverage" else len(users)), f"{place}: {name} is {cell['mean']}"
-            continue
-        assert cell["low"] <= cell["mean"] <= cell["high"], f"{place}: {name} lies outside its interval: {cell}"
+    if items is not None:
+        assert items.shape == (len(users), row["k"]), f"{place}: lists of shape {items.shape}"
+        ordered = np.sort(items)
+        twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+        assert not twice.any(), f"{place}: a list holds an item twice"
+    for name, cell in check(row)["metrics"].items():
         if len(names) == columns.shape[1] and name in names:  # ratings are kept as sums, not one column a metric
             mean = np.nanmean(columns[:, names.index(name)].astype(float))
             assert abs(mean - cell["mean"]) < 1e-5 * max(1, abs(mean)), (

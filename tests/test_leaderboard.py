@@ -9,7 +9,7 @@ import pytest
 
 from core_checks import check_results, popularity, world
 from recsys_utils import leaderboard, splits
-from recsys_utils.evaluation import compare, evaluate, evaluate_ratings
+from recsys_utils.evaluation import compare, evaluate, evaluate_rankings, evaluate_ratings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -163,7 +163,6 @@ def test_every_recorded_result_follows_the_schema():
         (lambda row: row.update(title="best"), "the title 'best' is not that of the model"),
         (lambda row: row.update(chapter="99"), "no chapter '99'"),
         (lambda row: row.update(data_sha256="12"), "a hash of a wrong length"),
-        (lambda row: row["metrics"]["ndcg"].update(mean=0.9), "ndcg lies outside its interval"),
         (lambda row: row["metrics"]["ndcg"].update(mean=0.9, high=0.95), "but its per-user values have mean"),
         (lambda row: row["metrics"]["ndcg"].update(mean=float("nan")), "holds NaN"),
     ],
@@ -175,6 +174,61 @@ def test_canary_a_broken_result_is_caught(checkout, split, report, change, messa
     path.write_text(json.dumps(row), encoding="utf-8")
     with pytest.raises(AssertionError, match=message):
         check_results(checkout / "results")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda cells: cells["ndcg"].update(mean=0.9), "ndcg is .*expected 0 <= low <= mean <= high <= 1: measure it again"),
+        (lambda cells: cells["hit_rate"].update(low=1.1, mean=1.2, high=1.3), "hit_rate is .*'mean': 1.2"),
+        (lambda cells: cells["recall"].update(low=-0.2), "recall is .*'low': -0.2"),
+        (lambda cells: cells["mrr"].pop("low"), "mrr is .*expected 0 <= low <= mean"),
+        (lambda cells: cells["coverage"].update(mean=1.5), "coverage is .*expected 0 <= mean <= 1"),
+        (lambda cells: cells["novelty"].update(high=float("nan")), "novelty is .*<= inf"),
+    ],
+)
+def test_a_result_that_cannot_be_is_refused(checkout, split, report, change, message):
+    path = leaderboard.record("popularity", report, split)
+    row = json.loads(path.read_text(encoding="utf-8"))
+    assert leaderboard.check(row) is row
+    change(row["metrics"])
+    path.write_text(json.dumps(row), encoding="utf-8")
+    for read in (leaderboard.load, leaderboard.result):
+        with pytest.raises(ValueError, match=f"demo/house/popularity: {message}"):
+            read("popularity", "house", "demo")
+    with pytest.raises(ValueError, match=message):
+        leaderboard.board("house", "demo")
+
+
+def test_errors_counts_and_a_negative_r2_may_leave_the_unit_interval():
+    cells = {"low": 2.0, "mean": 2.5, "high": 3.0}
+    negative = {"low": -3.0, "mean": -2.5, "high": -2.0}
+    row = {"edition": "demo", "protocol": "ratings-5fold", "model": "mf"}
+    leaderboard.check(row | {"metrics": {"rmse": cells, "novelty": cells, "r2": negative}})
+    leaderboard.check(row | {"metrics": {"positive_among_negatives": {"mean": 156.0}}})
+    for name, wrong in (("ndcg", cells), ("rmse", negative), ("r2", cells)):
+        with pytest.raises(ValueError, match=f"{name} is"):
+            leaderboard.check(row | {"metrics": {name: wrong}})
+
+
+def test_a_board_refuses_results_of_another_split(checkout, split, report):
+    leaderboard.record("popularity", report, split)
+    other = splits.Split(split.data, np.roll(split.parts, 1), "house")
+    leaderboard.record("ease", evaluate(popularity(other.test.seen), other.test), other)
+    with pytest.raises(ValueError, match=f"2 splits in demo/house: .*{split.fingerprint}.*measure all on one split"):
+        leaderboard.board("house", "demo")
+    assert len(leaderboard.board("house", "demo", ["ease"])) == 1
+
+
+def test_the_lists_of_a_report_are_kept(checkout, split, report):
+    leaderboard.record("popularity", report, split)
+    again = leaderboard.load("popularity", "house", "demo")
+    np.testing.assert_array_equal(again.items, report.items)
+    measured = evaluate_rankings(again.items, split.test)
+    np.testing.assert_allclose(measured.columns, report.columns)
+    ratings = evaluate_ratings(np.full(len(split.test.truth), 3.0), split.test)
+    leaderboard.record("biases", ratings, split)
+    assert leaderboard.load("biases", "house", "demo").items is None
 
 
 def test_canary_files_of_a_wrong_kind_are_caught(checkout, split, report):
