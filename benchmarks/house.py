@@ -26,7 +26,7 @@ from recsys_utils import features, leaderboard, splits
 from recsys_utils.datasets import load_house, load_tags
 from recsys_utils.evaluation import Scorer, dense_scorer, evaluate
 from recsys_utils.interactions import Interactions
-from recsys_utils.models import baselines, mf, neighbours
+from recsys_utils.models import baselines, blend, mf, neighbours
 from recsys_utils.models.bpr_torch import fit_bpr
 from recsys_utils.models.dot_product_torch import fit_dot_product
 from recsys_utils.models.ials import fit_ials
@@ -71,6 +71,7 @@ GRIDS: dict[str, list[dict]] = {
         embedding_dim=[64], alpha=[3.0, 5.0, 8.0, 12.0], regularization=[10.0, 20.0, 30.0, 50.0, 80.0],
         frequency=[1.0], epochs=[15], seed=[0],
     ),
+    "blend": blend.TRIALS,
 } | {
     model: grid(
         factors=[16], n_negatives=[4], learning_rate=[0.001, 0.002, 0.005, 0.01],
@@ -160,6 +161,7 @@ FITS: dict[str, Callable[..., Scorer]] = {
     "ease": lambda train, **setting: dense_scorer(neighbours.fit_ease(train, **setting)),
     "biases": lambda train, **setting: factor_scorer(mf.fit_biases(train, **setting)),
     "als": lambda train, **setting: factor_scorer(mf.fit_als(train, **setting)),
+    "blend": blend.fit_blend,
     "ials": lambda train, **setting: factor_scorer(fit_ials(train, **setting)),
 } | {
     model: lambda train, fit=fit, **setting: scorer_of(fit(train, **setting)[0], train)
@@ -171,6 +173,8 @@ def n_parameters(model: str, data: Interactions, setting: dict) -> int:
     """Numbers that are learnt; a neighbourhood of counts has none."""
     if model == "ease":
         return data.n_items**2
+    if model == "blend":
+        return sum(leaderboard.result(part)["n_parameters"] for part in blend.PARTS)
     if model in NETWORKS:
         factors = (setting | setting.get("mlp", {}))["factors"]
         return sum(p.numel() for p in NETWORKS[model](data.n_users, data.n_items, factors).parameters())
@@ -272,7 +276,7 @@ def main() -> None:
     else:
         cut = splits.global_temporal if protocol == "global-time" else splits.temporal_per_user
         split, rest = cut(load_house()), GRIDS
-    for model in models or rest:
+    for model in models or [name for name in rest if name != "blend" or protocol == "house"]:
         measure(model, split, command)
 
 

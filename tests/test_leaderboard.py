@@ -179,7 +179,10 @@ def test_canary_a_broken_result_is_caught(checkout, split, report, change, messa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda cells: cells["ndcg"].update(mean=0.9), "ndcg is .*expected 0 <= low <= mean <= high <= 1: measure it again"),
+        (
+            lambda cells: cells["ndcg"].update(mean=0.9),
+            "ndcg is .*expected 0 <= low <= mean <= high <= 1: measure it again",
+        ),
         (lambda cells: cells["hit_rate"].update(low=1.1, mean=1.2, high=1.3), "hit_rate is .*'mean': 1.2"),
         (lambda cells: cells["recall"].update(low=-0.2), "recall is .*'low': -0.2"),
         (lambda cells: cells["mrr"].pop("low"), "mrr is .*expected 0 <= low <= mean"),
