@@ -1,4 +1,4 @@
-"""What the site needs beyond Jupyter Book: alt texts, readable tables, chapter times, version and commit."""
+"""What the site needs beyond Jupyter Book: alt texts, readable tables, tables of results, version and commit."""
 
 import json
 import re
@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+import yaml
 from bs4 import BeautifulSoup
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -16,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBER = re.compile(r"[-+−±]?[\d.,:%×eE/\s()\[\]–−+±-]*|NaN|nan|None")
+MARKUP = re.compile(r"[\\`*_{}\[\]<>|$#&]")  # what a text must not say to Markdown
 
 
 def render_image_with_alt(render_image):
@@ -79,6 +82,109 @@ class ChapterTimes(SphinxDirective):
         return [container]
 
 
+class ChapterTable(SphinxDirective):
+    """What a chapter says under a heading, to the end of its table: `{chapter-table} 07_bpr`, the heading below."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        path = ROOT / "notebooks" / f"{self.arguments[0]}.ipynb"
+        self.env.note_dependency(str(path))
+        try:
+            lines = chapter_table(path, " ".join(self.content))
+        except ValueError as error:
+            raise self.error(str(error)) from None
+        container = nodes.container()
+        self.state.nested_parse(StringList(lines, source=str(path)), self.content_offset, container)
+        return [container]
+
+
+def chapter_table(path: Path, heading: str) -> list[str]:
+    """Lines of Markdown below `heading`, to the end of the table there; links lead where they lead in the chapter.
+
+    Raises ValueError that names the chapter or heading that is not there, and those that are.
+    """
+    if not path.exists():
+        raise ValueError(f"no chapter {path.stem!r}; there are {sorted(p.stem for p in path.parent.glob('*.ipynb'))}")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    parts = [part for text in texts for part in re.split(r"^#+ +(.+)$", text, flags=re.M)[1:]]
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    if heading not in sections:
+        raise ValueError(f"no heading {heading!r} in {path.stem}; there are {list(sections)}")
+    lines = re.sub(r"\]\((?![a-z]+:|[/#])", "](/notebooks/", sections[heading]).splitlines()
+    rows = [number for number, line in enumerate(lines) if line.startswith("|")]
+    if not rows:
+        raise ValueError(f"no table under {heading!r} in {path.stem}")
+    return lines[: rows[-1] + 1]
+
+
+class Measured(SphinxDirective):
+    """A table of what was measured: `{measured} tables/ann.json`, and in the body, as YAML, which rows and columns."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        results, pattern = ROOT / "results", self.arguments[0]
+        for path in results.glob(pattern):
+            self.env.note_dependency(str(path))
+        try:
+            lines = measured_table(results, pattern, yaml.safe_load("\n".join(self.content)))
+        except (ValueError, yaml.YAMLError) as error:
+            raise self.error(f"{pattern}: {error}") from None
+        container = nodes.container(classes=["measured"])
+        self.state.nested_parse(StringList(lines, source=pattern), self.content_offset, container)
+        return [container]
+
+
+def measured_table(results: Path, pattern: str, choice: dict) -> list[str]:
+    """Lines of Markdown, a caption and a table, of rows in the files below `results` that match `pattern`.
+
+    A file holds a list of rows, or is one; keys of nested objects are joined by `_`. `choice` holds `caption` and
+    `columns` (by heading, the format of a row, in Markdown), and as needed `where` (a pandas query), `rows` (`{column:
+    [values]}`, in this order, or `{column: {value: label}}`, and `label` is a column), `derive` (a pandas assignment),
+    `least` (`{column: other}`: for each value of `other` the row with the least in `column`), and `order` (a column,
+    after `-` the largest first). Raises ValueError that names the file, row or column that is not there, and those
+    that are; a column is there when all chosen rows have it.
+    """
+    known = {"caption", "columns", "where", "rows", "derive", "least", "order"}
+    if not isinstance(choice, dict) or not {"caption", "columns"} <= choice.keys() <= known:
+        raise ValueError(f"the body is {choice}; expected YAML with caption, columns, and some of {sorted(known)}")
+    paths = sorted(results.glob(pattern))
+    if not paths:
+        folder = (results / pattern).parent
+        raise ValueError(f"no such file; results/{folder.name} has {sorted(path.name for path in folder.glob('*'))}")
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    frame = pd.json_normalize([row for file in files for row in (file if isinstance(file, list) else [file])], sep="_")
+    try:
+        if "where" in choice:
+            frame = frame.query(choice["where"])
+        for column, values in choice.get("rows", {}).items():
+            there = frame[column].tolist()
+            if unknown := [value for value in values if value not in there]:
+                raise ValueError(f"no row with {column} {unknown}; there are {sorted(set(there))}")
+            frame = frame.set_index(column, drop=False).loc[list(values)].reset_index(drop=True)
+            if isinstance(values, dict):
+                frame = frame.assign(label=frame[column].map(values))
+        if frame.empty:
+            raise ValueError(f"no row with {choice['where']}")
+        frame = frame.dropna(axis="columns")
+        frame = frame.eval(choice["derive"]) if "derive" in choice else frame
+        for column, other in choice.get("least", {}).items():
+            frame = frame.sort_values(column).drop_duplicates(other)
+        if order := choice.get("order"):
+            frame = frame.sort_values(order.lstrip("-"), ascending=not order.startswith("-"))
+        rows = frame.map(lambda value: MARKUP.sub(r"\\\g<0>", value) if isinstance(value, str) else value)
+        cells = [[form.format_map(row) for form in choice["columns"].values()] for row in rows.to_dict("records")]
+    except (KeyError, NameError) as error:
+        raise ValueError(f"no column {error}; there are {', '.join(frame)}") from None
+    numbers = [all(NUMBER.fullmatch(cell) for cell in column) for column in zip(*cells, strict=True)]
+    table = [choice["columns"], ["--:" if number else ":--" for number in numbers], *cells]
+    return [f"{choice['caption']} (`results/{pattern}`)", "", *(f"| {' | '.join(row)} |" for row in table)]
+
+
 def version_and_commit() -> tuple[str, str]:
     """Version from `recsys_utils/__init__.py`; short commit of the checkout, `""` outside of one."""
     source = (ROOT / "recsys_utils" / "__init__.py").read_text(encoding="utf-8")
@@ -114,7 +220,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     # myst-nb chooses its renderer by the entry point of an installed package; two wrapped methods are less than that.
     NbElementRenderer.render_image = render_image_with_alt(NbElementRenderer.render_image)
     NbElementRenderer.render_text_html = render_html_with_text_columns(NbElementRenderer.render_text_html)
-    app.add_directive("chapter-times", ChapterTimes)
+    for name, directive in {"chapter-times": ChapterTimes, "chapter-table": ChapterTable, "measured": Measured}.items():
+        app.add_directive(name, directive)
     app.connect("config-inited", add_footer)
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it for an extension this book leaves out
     # A page opened from disk may not fetch the found pages to quote from them: list their titles only.
