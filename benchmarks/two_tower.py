@@ -180,7 +180,7 @@ def ablations() -> list[dict]:
         ("dimension", "128"): {"embedding_dim": 128},
         ("normalisation", "length one"): {},
         ("normalisation", "none, τ = 1"): {"normalize": False, "temperature": 1.0},
-        ("normalisation", "none, τ = .3"): {"normalize": False, "temperature": 0.3},
+        ("normalisation", "none, τ = 0.3"): {"normalize": False, "temperature": 0.3},
         ("batch", "128"): {"batch_size": 128, "learning_rate": 0.0025},
         ("batch", "512"): {},
         ("batch", "1024"): {"batch_size": 1024, "learning_rate": 0.007},

@@ -47,7 +47,7 @@ MODELS = {
     "mlp": Model("MLP", "08_neumf", "#b07aa1"),
     "neumf": Model("NeuMF", "08_neumf", "#7b4b94"),
     "neumf_pretrained": Model("NeuMF, pre-trained", "08_neumf", "#4b2a63"),
-    "two_tower_keras": Model("two towers, Keras", "09_two_tower_keras", "#f4a6c0"),
+    "two_tower_keras": Model("two towers for stars", "09_two_tower_keras", "#f4a6c0"),
     "two_tower": Model("two towers", "10_two_tower_pytorch", "#cc79a7"),
     "two_tower_features": Model("two towers, features", "10_two_tower_pytorch", "#8e3b69"),
     "blend": Model("blend", "14_leaderboard", "#000000"),

@@ -17,7 +17,10 @@ WIDTH = 7.0  # inches
 
 
 def use_style() -> None:
-    """Opaque white background, quiet axes, colours that colour-blind readers can tell apart (Okabe & Ito)."""
+    """Opaque white background, quiet axes, colours that colour-blind readers can tell apart (Okabe & Ito).
+
+    The first, C0, is no model's: what is drawn alone and is no model gets it.
+    """
     plt.rcdefaults()
     plt.rcParams.update(
         {
@@ -35,7 +38,7 @@ def use_style() -> None:
             "axes.titlesize": 11,
             "legend.frameon": False,
             "axes.prop_cycle": plt.cycler(
-                color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"]
+                color=["#37474f", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2"]
             ),
         }
     )
@@ -64,7 +67,7 @@ def intervals(
     titles = [MODELS[name].title if name in MODELS else name for name in rows]
     figure, axes = _named_rows(titles, x, title, reference)
     for place, (name, (mean, low, high)) in enumerate(reversed(rows.items())):
-        colour = MODELS[name].colour if name in MODELS else "#0072b2"
+        colour = MODELS[name].colour if name in MODELS else "C0"
         axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
         axes.plot(mean, place, "o", color=colour)
     return figure
@@ -77,11 +80,12 @@ def line(
     title: str = "",
     logx: bool = False,
 ) -> Figure:
-    """One or several curves {x: y}; several are given by name."""
+    """One or several curves {x: y}, several by name; a model id brings its title and colour."""
     figure, axes = plt.subplots()
     named = curves if all(isinstance(curve, Mapping) for curve in curves.values()) else {"": curves}
     for name, curve in named.items():
-        axes.plot(list(curve), list(curve.values()), "o-", label=name)
+        label, _, colour = MODELS.get(name, (name, "", None))
+        axes.plot(list(curve), list(curve.values()), "o-", label=label, color=colour)
     if logx:
         axes.set_xscale("log")
     if len(named) > 1:
@@ -93,7 +97,7 @@ def line(
 def bars(heights: Mapping[str, float], x: str, title: str, reference: float | None = None) -> Figure:
     """Horizontal bars, one a name, the first on top; reference draws a dashed line."""
     figure, axes = _named_rows(list(heights), x, title, reference)
-    axes.barh(range(len(heights)), list(heights.values())[::-1], color="#0072b2")
+    axes.barh(range(len(heights)), list(heights.values())[::-1], color="C0")
     return figure
 
 

@@ -118,6 +118,22 @@ def test_figures_name_their_axes_and_models():
     plt.close("all")
 
 
+def test_a_model_has_its_colour_and_nothing_drawn_alone_wears_it():
+    plots.use_style()
+    curves = plots.line({"mine": {1: 1, 2: 2}, "bpr": {1: 2, 2: 3}}, x="λ", y="NDCG").axes[0]
+    alone = plots.line({1: 2, 2: 3}, x="λ", y="NDCG").axes[0]
+    rows = plots.intervals({"bpr": (0.2, 0.1, 0.3), "mine": (0.1, 0.0, 0.2)}, x="NDCG@10", title="t").axes[0]
+    bars = plots.bars({"mine": 1}, x="films", title="t").axes[0]
+    assert [text.get_text() for text in curves.get_legend().get_texts()] == ["mine", "BPR"]
+    neutral, bpr = mpl.colors.to_hex("C0"), leaderboard.MODELS["bpr"].colour
+    assert neutral not in {model.colour for model in leaderboard.MODELS.values()}
+    assert [mpl.colors.to_hex(line.get_color()) for line in curves.lines] == [neutral, bpr]
+    assert [mpl.colors.to_hex(line.get_color()) for line in rows.lines] == [neutral, neutral, bpr, bpr]
+    assert mpl.colors.to_hex(alone.lines[0].get_color()) == neutral
+    assert mpl.colors.to_hex(bars.patches[0].get_facecolor()) == neutral
+    plt.close("all")
+
+
 def test_lorenz():
     items, events = plots.lorenz([3, 0, 1])
     assert items.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
