@@ -6,10 +6,14 @@ SITE = $$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.
 
 export STARTED := $(shell date +%s)
 
-.PHONY: book test lab notebooks export bench clean url
+.PHONY: book pdf test lab notebooks export bench matrix diff clean url
 
 book: .venv/site.stamp  ## build the site from the committed outputs
 	@$(BIN)/python tools/check.py book
+
+pdf: .venv/site.stamp  ## the whole book as one PDF, printed by Chromium
+	@$(PIP) -c build/constraints.txt playwright pypdf
+	@$(BIN)/python tools/pdf.py
 
 test: .venv/full.stamp  ## every check: style, tests, every cell of every chapter, results
 	@$(BIN)/python tools/check.py
@@ -25,6 +29,12 @@ export: .venv/full.stamp  ## copy the chapters' #@export cells to recsys_utils/m
 
 bench: .venv/full.stamp  ## speed and published tables: minutes to hours
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+matrix: .venv/full.stamp  ## the chapters at the oldest and the newest versions that pyproject.toml allows; NAMES= for some
+	$(BIN)/python tools/matrix.py $(NAMES)
+
+diff:  ## which measured numbers moved: the working tree against REV=origin/main, by default against HEAD
+	@$(PYTHON) tools/diff.py "$(or $(REV),HEAD)"
 
 url: .venv/site.stamp  ## show the repository's address; URL=https://github.com/OWNER/NAME changes every copy
 	$(BIN)/python tools/repository.py $(URL)

@@ -1,8 +1,50 @@
-"""With REQUIRE_ALL=1 (set by .ci/run) a skipped test is a failure: nothing is passed over in silence."""
+"""The built site and a browser, one of each for all tests; with REQUIRE_ALL=1 a skipped test is a failure.
+
+.ci/run sets REQUIRE_ALL: nothing is passed over in silence.
+"""
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+import check
+import pdf
+
+
+def build(source: Path, output: Path) -> tuple[Path, str]:
+    """Build the book of a checkout; returns the folder of the pages, and the faults or an empty text."""
+    options = ["--path-output", output, "--config", source / "book/_config.yml", "--toc", source / "book/_toc.yml"]
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [program, "build", source, *options, "-W", "-n", "--keep-going"]
+    done = subprocess.run(map(str, command), capture_output=True, text=True, timeout=300)
+    return output / "_build" / "html", (done.stdout + done.stderr)[-4000:] if done.returncode else ""
+
+
+def page_files(site: Path) -> list[Path]:
+    return [path for path in sorted(site.rglob("*.html")) if "_static" not in path.relative_to(site).parts]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    pages, faults = build(check.ROOT, tmp_path_factory.mktemp("book"))
+    assert not faults, faults
+    return pages
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium found")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright to drive chromium with")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=pdf.BROWSER_OPTIONS)
+        yield started
+        started.close()
 
 
 @pytest.hookimpl(wrapper=True)

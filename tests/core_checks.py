@@ -176,6 +176,8 @@ def check_results(folder: Path):
                 case ["chapters.json"]:
                     for chapter, row in content.items():
                         assert row.keys() >= {"minutes", "memory_gb"}, f"{place}: {chapter} has {sorted(row)}"
+                case ["matrix.json"]:
+                    _check_matrix(content)
                 case ["published.json"]:
                     for row in content:
                         missing = {"value", "source", "grade", "protocol"} - row.keys()
@@ -198,6 +200,25 @@ def check_results(folder: Path):
             assert path.with_suffix(".json").exists(), f"{place} has no .json beside it"
         else:
             assert path.is_dir() or path.name == ".gitkeep", f"{place}: expected .json and .npz files only"
+
+
+def _check_matrix(content):
+    """Two environments with their versions and chapters, and what Colab would install."""
+    assert content.keys() == {"machine", "python", "held", "environments", "colab"}, f"matrix.json: {sorted(content)}"
+    assert content["environments"].keys() == {"floors", "newest"}, f"matrix.json: {sorted(content['environments'])}"
+    for name, environment in content["environments"].items():
+        assert environment["versions"], f"matrix.json: {name} states no versions"
+        assert environment["chapters"], f"matrix.json: {name} ran no chapter"
+        for chapter, row in environment["chapters"].items():
+            where = f"matrix.json: {name}, {chapter}"
+            assert row.keys() == {"passed", "checks", "seconds", "problems"}, f"{where} has {sorted(row)}"
+            assert row["passed"] == (not row["problems"]), f"{where}: passed is {row['passed']} with {row['problems']}"
+            assert row["seconds"] > 0, f"{where} took {row['seconds']} s"
+            assert row["checks"] > 0 or not row["passed"], f"{where} passed without a check"
+    fields = {"seconds": float, "installed": dict, "replaced": list}
+    assert content["colab"].keys() == fields.keys(), f"matrix.json: colab has {sorted(content['colab'])}"
+    for field, kind in fields.items():
+        assert isinstance(content["colab"][field], kind), f"matrix.json: colab {field} is {content['colab'][field]!r}"
 
 
 def _check_result(row, path, place):

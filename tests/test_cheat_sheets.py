@@ -10,8 +10,9 @@ import bs4
 import pytest
 import yaml
 
+from conftest import build
 from notebooks import FREE, TYPED_NUMBER
-from test_site import ROOT, build
+from test_site import ROOT
 
 sys.path.insert(0, str(ROOT / "book/_ext"))
 try:

@@ -1,5 +1,6 @@
 """The chapters keep the contract; and each rule of the contract can be broken."""
 
+import json
 import re
 import sys
 import time
@@ -9,6 +10,7 @@ import pytest
 
 import check
 import notebooks
+import repository
 from good_chapter import NAME, code, good_chapter, notebook, save, text
 
 CHAPTERS = sorted(notebooks.NOTEBOOKS.glob("*.ipynb"))
@@ -73,7 +75,7 @@ def drop(*indices: int):
     return mutate
 
 
-STARTER, SOLUTION, TAKEAWAYS, REFERENCES = 79, 80, 89, 90
+COMPARED, MEASURED, TAKEAWAYS, QUESTION, STARTER, SOLUTION, REFERENCES = 65, 78, 80, 81, 82, 83, 90
 BROKEN = {
     "run out of order": (put(3, execution_count=7), "cell 4: execution count 7, expected 2"),
     "never run": (put(3, execution_count=None), "cell 4: execution count None"),
@@ -88,9 +90,9 @@ BROKEN = {
     "skipped": (put(3, metadata={"tags": ["nbval-skip"]}), "cell 4: the tag nbval-skip is not allowed"),
     "may raise": (put(3, metadata={"tags": ["raises-exception"]}), "cell 4: the tag raises-exception is not allowed"),
     "hidden": (put(13, metadata={"tags": ["hide-cell"]}), "cell 14: only solutions are hidden"),
-    "compared too little": (put(3, metadata={}), "4 cells have the tag nbval-check-output, at least 5"),
-    "no title": (replace(0, "# Neigh", "Neigh"), "cell 1: the first cell must be Markdown and begin with the title"),
-    "two promises": (replace(0, "- find,\n", ""), "cell 1: the first cell must say in three bullets"),
+    "compared too little": (put(COMPARED, metadata={}), "4 cells have the tag nbval-check-output, at least 5"),
+    "no title": (replace(0, "# 4. The", "4. The"), "cell 1: the first cell must be Markdown and begin with the title"),
+    "two promises": (replace(0, "- do something;\n", ""), "cell 1: the first cell must say in three bullets"),
     "another Colab link": (replace(0, "/blob/", "/blob/x/"), "cell 1: the first cell must link to https://colab"),
     "no setup": (replace(1, "google.colab", "colab"), "cell 2: the setup cell must begin with"),
     "a bare package name": (replace(1, "recsys-utils @ ", ""), "cell 2: the setup cell must begin with"),
@@ -99,7 +101,7 @@ BROKEN = {
     "another chapter": (replace(1, '"04_neigh', '"03_neigh'), "the setup cell must call display.chapter"),
     "a magic": (put(3, source="%time print(6)"), "cell 4: '%time print.6.': a chapter uses no magics"),
     "a cell magic": (put(3, source="%%capture\nprint(6)"), "cell 4: '%%capture': a chapter uses no magics"),
-    "not Python": (put(SOLUTION, source="%time answer = 3"), "cell 81: .%time answer"),
+    "not Python": (put(SOLUTION, source="%time answer = 3"), "cell 84: .%time answer"),
     "a shell": (put(3, source="!pip install x"), "cell 4: '!pip install x': a chapter uses no magics"),
     "pip again": (replace(1, "training.seed", "%pip install x\ntraining.seed"), "cell 2: '%pip install x'"),
     "a directive": (prose(":::{note}\nhello\n:::\n\n"), "cell 3: .* is MyST"),
@@ -134,24 +136,24 @@ BROKEN = {
         lambda content: [put(index, source="x = 1\n" * 7)(content) for index in range(3, 79, 2)],
         "the median code cell has 7 lines",
     ),
-    "two exercises": (drop(84, 85, 86), "2 exercises with a solution, expected 3 to 5"),
-    "a solution's title": (replace(SOLUTION, "Solution 4.1", "Solution 4.2"), "cell 81: the cell must begin with"),
-    "a solution in sight": (put(SOLUTION, metadata={}), "cell 81: the solution needs the tag hide-cell"),
+    "two exercises": (drop(87, 88, 89), "2 exercises with a solution, expected 3 to 5"),
+    "a solution's title": (replace(SOLUTION, "Solution 4.1", "Solution 4.2"), "cell 84: the cell must begin with"),
+    "a solution in sight": (put(SOLUTION, metadata={}), "cell 84: the solution needs the tag hide-cell"),
     "a solution without assert": (
-        replace(SOLUTION, "assert answer", "answer"),
-        "cell 81: the solution must end in an assert",
+        replace(SOLUTION, "assert np", "np"),
+        "cell 84: the solution must end in an assert",
     ),
-    "no question": (replace(78, "Exercise 4.1", "Question"), "cell 81: no Markdown cell before it asks Exercise 4.1"),
-    "no starter": (put(STARTER, metadata={}), "cell 81: the solution has no starter"),
-    "another name": (put(STARTER, source="mine = ..."), r"cell 81: the solution sets none .*\['mine'\]"),
-    "no table": (put(87, source="## The end"), "the section `## What we measured` is missing"),
-    "two take-aways": (replace(TAKEAWAYS, "\n- Three.", ""), "cell 90: 2 take-aways, expected 3 to 6"),
+    "no question": (replace(QUESTION, "Exercise 4.1", "Question"), "cell 84: no Markdown cell .* asks Exercise 4.1"),
+    "no starter": (put(STARTER, metadata={}), "cell 84: the solution has no starter"),
+    "another name": (put(STARTER, source="mine = ..."), r"cell 84: the solution sets none .*\['mine'\]"),
+    "no table": (put(MEASURED, source="## The end"), "the section `## What we measured` is missing"),
+    "two take-aways": (replace(TAKEAWAYS, "\n- What surprised you.", ""), "cell 81: 2 take-aways, expected 3 to 6"),
     "no references": (put(REFERENCES, source="## The end"), "the section `## References` is missing"),
     "a reference of its own": (
-        replace(REFERENCES, "1905.03375", "1905.99999"),
-        "cell 91: 1905.99999 is not in references",
+        replace(REFERENCES, "10.1145/2827872", "10.1145/99"),
+        "cell 91: 10.1145/99 is not in references",
     ),
-    "references without links": (replace(REFERENCES, "https://arxiv.org/abs/", ""), "the references hold no DOI"),
+    "references without links": (replace(REFERENCES, "https://doi.org/", ""), "the references hold no DOI"),
     "a citation of its own": (prose("See [x](https://doi.org/10.1/2)."), "cell 91: 10.1/2 is not in references"),
 }
 
@@ -180,6 +182,65 @@ def test_docstrings_of_exported_cells_are_not_counted():
     cell = code('#@export models/x.py\ndef f():\n    """One.\n\n    Two.\n    """\n    return 1')
     assert notebooks.counted_lines(cell) == 3
     assert notebooks.counted_lines(code(cell["source"].replace("#@export", "# export"))) == 6
+
+
+def test_a_new_chapter_is_the_template(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / "notebooks")
+    (tmp_path / "notebooks").mkdir()
+
+    def call(name: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["notebooks.py", "new", name])
+        return notebooks.main()
+
+    assert call("17_sequences") == 0
+    written = tmp_path / "notebooks" / "17_sequences.ipynb"
+    found = notebooks.problems(written)  # an example of everything, and too short for a chapter
+    assert [re.sub(r"\d+ ", "", line, count=1) for line in found] == [
+        f"17_sequences.ipynb: {what}" for what in
+        ("cells, expected 50 to 100", "words, expected 2000 to 3500", "lines of code, expected 150 to 300")
+    ]
+    assert "99" not in "".join(notebooks.source(cell) for cell in json.loads(written.read_text("utf-8"))["cells"])
+    for name, message in (("17_sequences", "is there already"), ("sequences", "is no name of a chapter")):
+        with pytest.raises(SystemExit):
+            call(name)
+        assert message in capsys.readouterr().err
+
+
+def test_the_template_runs_and_records(tmp_path):
+    content = json.loads(notebooks.TEMPLATE.read_text("utf-8").replace("your_model", "popularity"))
+    setup = content["cells"][1]
+    setup["source"] = f"import sys\nsys.path.insert(0, {str(notebooks.ROOT)!r})\n" + notebooks.source(setup)
+    path = save(content, tmp_path, "99_template")
+    outcome = check.run_chapters([path], sys.executable, tmp_path / "results", jobs=1)
+    assert outcome.problems == []
+    assert outcome.passed == sum(map(notebooks.is_code, content["cells"])) + 3  # the probes of the exercises
+    assert [file.stem for file in tmp_path.glob("results/latest-small/house/*.json")] == ["popularity"]
+
+
+# --- the links to Colab ----------------------------------------------------------------------------------------------
+
+
+def dead_badges(root: Path) -> list[str]:
+    """Links to Colab, in any text of the project, that name a notebook which is not there."""
+    link = re.compile(r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[^/\s]+/(notebooks/\w+\.ipynb)")
+    return [
+        f"{path.relative_to(root)}: {name}" for path, text in repository.texts(root).items()
+        if "tests" not in path.relative_to(root).parts and path.name != notebooks.TEMPLATE.name
+        for name in sorted(set(link.findall(text))) if not (root / name).is_file()
+    ]
+
+
+def test_every_badge_opens_a_chapter():
+    assert dead_badges(notebooks.ROOT) == []
+
+
+def test_a_badge_that_opens_nothing_is_found(tmp_path):
+    here = repository.read()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_here.ipynb").write_text(f"[Open in Colab]({here.colab('01_here')})")
+    (tmp_path / "README.md").write_text(f"[2]({here.colab('02_gone')})")
+    assert dead_badges(tmp_path) == ["README.md: notebooks/02_gone.ipynb"]
 
 
 # --- running: nbval as `make test` calls it, on chapters that are broken ---------------------------------------------

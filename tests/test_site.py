@@ -4,7 +4,6 @@ The functions that look for faults return them as sentences; `tests/canaries/pag
 """
 
 import json
-import shutil
 import subprocess
 import sys
 from functools import lru_cache
@@ -15,23 +14,13 @@ import bs4
 import pytest
 import yaml
 
+from conftest import build, page_files
 from recsys_utils import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 CANARIES = ROOT / "tests" / "canaries" / "pages"
 EXTRA_PAGES = {"index.html", "genindex.html", "search.html"}  # Sphinx adds them
-BROWSER_OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-                   "--disable-component-update", "--disable-sync"]
 SMALL, LARGE = 390, 1400
-
-
-def build(source: Path, output: Path) -> tuple[Path, str]:
-    """Build the book of a checkout; returns the folder of the pages, and the faults or an empty text."""
-    options = ["--path-output", output, "--config", source / "book/_config.yml", "--toc", source / "book/_toc.yml"]
-    program = Path(sys.executable).with_name("jupyter-book")
-    command = [program, "build", source, *options, "-W", "-n", "--keep-going"]
-    done = subprocess.run(map(str, command), capture_output=True, text=True, timeout=300)
-    return output / "_build" / "html", (done.stdout + done.stderr)[-4000:] if done.returncode else ""
 
 
 def toc_pages(source: Path) -> set[str]:
@@ -39,10 +28,6 @@ def toc_pages(source: Path) -> set[str]:
     toc = yaml.safe_load((source / "book/_toc.yml").read_text(encoding="utf-8"))
     files = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
     return {f"{name}.html" for name in files}
-
-
-def page_files(site: Path) -> list[Path]:
-    return [path for path in sorted(site.rglob("*.html")) if "_static" not in path.relative_to(site).parts]
 
 
 @lru_cache(maxsize=64)
@@ -76,7 +61,10 @@ def images_without_alt(pages: list[Path]) -> list[str]:
     faults = []
     for page in pages:
         for image in parse(page).find_all("img"):
-            alt = (image.get("alt") or "").strip()
+            alt = image.get("alt", "").strip()
+            link = image.find_parent("a")
+            if image.get("alt") == "" and link is not None and link.get_text(strip=True):
+                continue  # beside the words of its own link: nothing to say
             if not alt or alt.endswith((".png", ".svg", ".jpg", ".jpeg", ".gif")):
                 faults.append(f"{page.name}: image without alt text: {image.get('src')}")
     return faults
@@ -156,25 +144,6 @@ def open_pages(browser, paths: list[Path], width: int, theme: str) -> list[str]:
     return faults
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    pages, faults = build(ROOT, tmp_path_factory.mktemp("book"))
-    assert not faults, faults
-    return pages
-
-
-@pytest.fixture(scope="session")
-def browser():
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium found")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright to drive chromium with")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=BROWSER_OPTIONS)
-        yield started
-        started.close()
-
-
 def test_site_has_every_page_of_the_table_of_contents(site):
     built = {path.relative_to(site).as_posix() for path in page_files(site)}
     assert built - EXTRA_PAGES == toc_pages(ROOT)
@@ -214,6 +183,7 @@ def test_chapter_pages_have_their_buttons_and_every_page_its_footer(site):
         assert f"{repository['url']}/edit/{branch}/{source}" in text
         assert f'_sources/{source}"' in text
         if name.startswith("notebooks/"):
+            assert f'_sources/{source.replace(".ipynb", ".py")}"' in text
             assert f"https://colab.research.google.com/github/{slug}/blob/{branch}/{source}" in text
 
 
@@ -236,6 +206,22 @@ def test_index_leads_to_the_first_page(site, browser):
     page.goto((site / "index.html").as_uri())
     page.wait_for_url("**/book/intro.html")
     page.close()
+
+
+def test_answers_unfold_by_keyboard_and_without_scripts(site, browser):
+    for theme in ("light", "dark"):
+        page = browser.new_context(java_script_enabled=False, color_scheme=theme).new_page()
+        for path in sorted(site.glob("book/questions_*.html")):
+            page.goto(path.as_uri())
+            answers = page.locator(".bd-article details")
+            assert answers.count() == 5
+            for n in range(5):
+                summary, reason = (answers.nth(n).locator(part) for part in ("summary", "p >> nth=0"))
+                assert not reason.is_visible()
+                summary.focus()
+                page.keyboard.press("Enter")
+                assert reason.is_visible(), f"{path.name}: answer {n + 1} does not unfold"
+        page.context.close()
 
 
 def test_search_finds_popularity(site, browser):

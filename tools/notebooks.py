@@ -1,5 +1,6 @@
-"""The chapters: what each must look like (`check`), and running them afresh in place (`run`).
+"""The chapters: what each must look like (`check`), running them afresh in place (`run`), a new one (`new`).
 
+    python tools/notebooks.py new 17_sequences
     python tools/notebooks.py check [notebooks/02_evaluation.ipynb ...]
     python tools/notebooks.py run [02_evaluation ...] [--jobs 2]
 """
@@ -21,6 +22,7 @@ import repository
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+TEMPLATE = ROOT / "tools" / "template.ipynb"
 BIBLIOGRAPHY = ROOT / "book" / "references.bib"
 ONE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
@@ -36,6 +38,7 @@ MEDIAN_LINES, MOST_LINES = 6, 40
 MOST_BYTES, MOST_IMAGE_BYTES = 1_000_000, 100_000
 LEAST_COMPARED = 5
 
+NAME = re.compile(r"\d\d_[a-z][a-z_]*")
 SOLUTION = re.compile(r'# @title Solution (\d+)\.(\d+) \{display-mode: "form"\}\n')
 # A measured number: a decimal, a percentage, or a count before times, ×, or a unit of time or memory.
 TYPED_NUMBER = re.compile(
@@ -359,7 +362,7 @@ def closing(cells: list[dict], bibliography: Path) -> Findings:
 def problems(path: Path, bibliography: Path = BIBLIOGRAPHY) -> list[str]:
     """What keeps the notebook from being a chapter: `file, cell n: what to do`, cells counted from 1."""
     name = path.stem
-    if not re.fullmatch(r"\d\d_[a-z_]+", name):
+    if not NAME.fullmatch(name):
         return [f"{path.name}: a chapter is called like 02_evaluation.ipynb"]
     notebook = json.loads(path.read_text("utf-8"))
     cells = notebook["cells"]
@@ -370,6 +373,25 @@ def problems(path: Path, bibliography: Path = BIBLIOGRAPHY) -> list[str]:
     if path.stat().st_size >= MOST_BYTES:
         found.append((None, f"the file has {path.stat().st_size:,} bytes, {MOST_BYTES:,} are allowed: draw less"))
     return [f"{path.name}{'' if index is None else f', cell {index + 1}'}: {message}" for index, message in found]
+
+
+def from_template(name: str) -> dict:
+    """The template notebook as the chapter `name`: its link, its number, the module it exports to."""
+    text = TEMPLATE.read_text("utf-8").replace("99_template", name)
+    text = text.replace("models/template.py", f"models/{name[3:]}.py")
+    return json.loads(re.sub(r"(# |Exercise |Solution )99\.", rf"\g<1>{int(name[:2])}.", text))
+
+
+def new(name: str) -> Path:
+    """Write the chapter `name` from the template; raises ValueError when it is there, or called like no chapter."""
+    path = NOTEBOOKS / f"{name}.ipynb"
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a chapter: expected two digits and words, like 17_sequences")
+    for there in (path, ROOT / "recsys_utils" / "models" / f"{name[3:]}.py"):
+        if there.exists():
+            raise ValueError(f"{there.relative_to(ROOT)} is there already: choose another name")
+    path.write_text(json.dumps(from_template(name), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return path
 
 
 # --- running -------------------------------------------------------------------------------------------------------
@@ -442,11 +464,18 @@ def run(paths: list[Path], jobs: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("new").add_argument("name", help="two digits and words, like 17_sequences")
     commands.add_parser("check").add_argument("paths", nargs="*", type=Path)
     runner = commands.add_parser("run")
     runner.add_argument("names", nargs="*", help="chapters, such as 02_evaluation; all of them by default")
     runner.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
+    if arguments.command == "new":
+        try:
+            print(f"wrote {new(arguments.name).relative_to(ROOT)}: the table of contents, book/_toc.yml, wants it too")
+        except ValueError as error:
+            parser.error(str(error))
+        return 0
     if arguments.command == "check":
         found = [line for path in arguments.paths or sorted(NOTEBOOKS.glob("*.ipynb")) for line in problems(path)]
         print("\n".join(found) if found else "every chapter keeps the contract")

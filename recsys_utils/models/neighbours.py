@@ -45,8 +45,8 @@ def predict_from_users(train: Interactions, similarity: np.ndarray) -> tuple[np.
 
 
 def cosine_neighbours(X: sparse.csr_matrix, k: int, shrinkage: float = 0.0) -> np.ndarray:
-    """Cosine similarity of the columns of X, the k largest of each column kept, shape (m, m),
-    zero diagonal, float32.
+    """Cosine similarity of the columns of X, shape (m, m), zero diagonal, float32; of each column
+    the k largest are kept, and all that equal the last of them.
 
     X: shape (n, m), ones. shrinkage: β, added to the denominator in units of co-occurrence
     counts, so that pairs seen together rarely weigh less. Scores of items are X @ S. Raises
@@ -59,8 +59,7 @@ def cosine_neighbours(X: sparse.csr_matrix, k: int, shrinkage: float = 0.0) -> n
     similarity = counts / (np.outer(norms, norms) + np.float32(shrinkage + 1e-9))
     np.fill_diagonal(similarity, 0)
     if k < len(similarity):
-        far = np.argpartition(similarity, -k, axis=0)[:-k]
-        np.put_along_axis(similarity, far, 0, axis=0)
+        similarity[similarity < np.partition(similarity, -k, axis=0)[-k]] = 0
     return similarity
 
 
