@@ -1,4 +1,4 @@
-"""The built site and a browser, one of each for all tests; with REQUIRE_ALL=1 a skipped test is a failure.
+"""The built site, one for all tests, and a browser, one a module; with REQUIRE_ALL=1 a skipped test is a failure.
 
 .ci/run sets REQUIRE_ALL: nothing is passed over in silence.
 """
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import check
-import pdf
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def build(source: Path, output: Path) -> tuple[Path, str]:
@@ -30,16 +29,25 @@ def page_files(site: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
-    pages, faults = build(check.ROOT, tmp_path_factory.mktemp("book"))
+    pages, faults = build(ROOT, tmp_path_factory.mktemp("book"))
     assert not faults, faults
     return pages
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def subnormal_numbers():
+    """Training flushes them to zero for the whole process; hypothesis wants them."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")  # while it runs, so does an event loop: tests of other modules may want their own
 def browser():
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no chromium found")
+    import pdf
+
     sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright to drive chromium with")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=pdf.BROWSER_OPTIONS)

@@ -68,7 +68,7 @@ def made(tmp_path_factory) -> tuple[Path, Path, str]:
         (root / name).mkdir()
     for name in ("_config.yml", "references.bib", *(sheet.name for sheet in SHEETS)):
         shutil.copy(ROOT / "book" / name, root / "book")
-    for name in ("_ext", "_static"):
+    for name in ("_ext", "_extra", "_static", "_templates"):
         shutil.copytree(ROOT / "book" / name, root / "book" / name)
     shutil.copy(ROOT / "recsys_utils/__init__.py", root / "recsys_utils")
     (root / "book/canary.md").write_text(CANARY, encoding="utf-8")
