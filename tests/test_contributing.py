@@ -11,7 +11,8 @@ ROOT = check.ROOT
 PAGES = ["CONTRIBUTING.md", "README.md", "book/running.md"]
 MOST_WORDS = 330  # what a window of 900 px shows of the section, at the width of the site
 PATH = re.compile(r"(?:notebooks|tools|book|tests|results|benchmarks|recsys_utils|data)/[\w./-]*")
-MADE = {"notebooks/17_sequences.ipynb", "book/_build/html/index.html", "book/_build/pdf/"}  # by the command that the page shows
+# By the commands that the pages show.
+MADE = {"notebooks/17_sequences.ipynb", "book/_build/html/index.html", "book/_build/pdf/"}
 
 
 def code_of(page: str) -> list[str]:
