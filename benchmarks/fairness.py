@@ -38,8 +38,8 @@ def rows_of(model: str, split: splits.Split) -> list[dict]:
         rows.append({"model": model, "kind": "group", "name": name, "users": int(means["users"])} | found)
     extremes = np.isin(old, (0, len(AGES) - 1))
     everybody = np.ones(len(women), bool)
-    for name, inside, first in (("men minus women", everybody, ~women), ("youngest minus oldest", extremes, old == 0)):
-        for how, layers in (("", None), (", like with like", strata[inside])):
+    for name, inside, first in (("men - women", everybody, ~women), ("young - old", extremes, old == 0)):
+        for how, layers in (("", None), (", alike", strata[inside])):
             found = dict(zip(("ndcg", "low", "high"), gap(values[inside], first[inside], layers), strict=True))
             rows.append({"model": model, "kind": "gap", "name": name + how, "users": int(inside.sum())} | found)
     return rows

@@ -258,7 +258,7 @@ def test_the_table_of_groups_is_of_the_recorded_results():
         assert men["users"] + women["users"] == len(report.users)
         pooled = (men["users"] * men["ndcg"] + women["users"] * women["ndcg"]) / len(report.users)
         assert pooled == pytest.approx(report.mean("ndcg"), abs=1e-6)
-        assert rows.set_index("name").loc["men minus women", "ndcg"] == pytest.approx(men["ndcg"] - women["ndcg"])
+        assert rows.set_index("name").loc["men - women", "ndcg"] == pytest.approx(men["ndcg"] - women["ndcg"])
         ages = rows[(rows["kind"] == "group") & ~rows["name"].isin(["men", "women"])]
         assert ages["users"].sum() == len(report.users)
     assert (table["low"] <= table["ndcg"]).all()
