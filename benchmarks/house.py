@@ -20,7 +20,6 @@ from itertools import product
 
 import numpy as np
 import torch
-from sklearn.decomposition import TruncatedSVD
 
 from recsys_utils import features, leaderboard, splits
 from recsys_utils.datasets import load_house, load_tags
@@ -122,14 +121,6 @@ def fit_keras_towers(train: Interactions, **options) -> tuple:
     return two_tower_keras.vectors(model, train), history
 
 
-def item_content(train: Interactions, n_components: int) -> np.ndarray:
-    """Content vectors of the items, (n_items, n_components); the demo world has no tags."""
-    if train.name != "demo":
-        return content_vectors(train, TAGS, n_components)
-    words = baselines.content_features(train.item_table)
-    return TruncatedSVD(n_components, random_state=0).fit_transform(words).astype(np.float32)
-
-
 NETWORKS = {"gmf": GMF, "mlp": MLP, "neumf": NeuMF, "neumf_pretrained": NeuMF}
 
 # Trained by gradient steps: (model, history) = fit(train, **setting, epochs=, validation=, patience=).
@@ -144,7 +135,7 @@ GRADIENT = {
     "two_tower_keras": fit_keras_towers,
     "two_tower": fit_two_tower,
     "two_tower_features": lambda train, n_components, **setting: fit_two_tower(
-        train, item_features=item_content(train, n_components), **setting
+        train, item_features=content_vectors(train, None if train.name == "demo" else TAGS, n_components), **setting
     ),
 }
 RATINGS = ("mf", "two_tower_keras")  # watch an error in stars, lower is better

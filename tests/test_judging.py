@@ -17,13 +17,13 @@ from recsys_utils.models import blend, neighbours
 from recsys_utils.models.beyond_accuracy import (
     exposure,
     gap,
-    gini,
     group_means,
     intra_list_diversity,
     miscalibration,
     tail_share,
 )
 from recsys_utils.models.judging import holm, randomization_test
+from recsys_utils.models.long_tail import gini
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)

@@ -4,18 +4,10 @@
 import numpy as np
 import pandas as pd
 
-from recsys_utils import plots
-
 
 def exposure(items: np.ndarray, n_items: int) -> np.ndarray:
     """How many lists each item is in, (n_items,). items: lists, (U, k), -1 marks an empty place."""
     return np.bincount(items[items >= 0], minlength=n_items)
-
-
-def gini(counts: np.ndarray) -> float:
-    """Gini coefficient of counts, (n,): one minus twice the area under the Lorenz curve."""
-    _, cumulated = plots.lorenz(counts)  # shares of events, of the items in equal steps
-    return 1 - float(np.mean(cumulated[1:] + cumulated[:-1]))
 
 
 def tail_share(items: np.ndarray, item_counts: np.ndarray, head: float = 0.2) -> float:

@@ -230,12 +230,12 @@ def profiles(train: Interactions, rows: np.ndarray) -> np.ndarray:
     return np.asarray(train.matrix() @ rows) / np.maximum(train.user_counts, 1)[:, None]
 
 
-def content_vectors(train: Interactions, tags: pd.DataFrame, n_components: int) -> np.ndarray:
+def content_vectors(train: Interactions, tags: pd.DataFrame | None, n_components: int) -> np.ndarray:
     """TF-IDF of titles, genres and tags known in train (chapter 3), in n_components numbers an item.
 
-    Truncated SVD; shape (n_items, n_components).
+    tags: as load_tags gives them, None for none. Truncated SVD; shape (n_items, n_components).
     """
-    words = content_features(train.item_table, known_tags(tags, train))
+    words = content_features(train.item_table, None if tags is None else known_tags(tags, train))
     return TruncatedSVD(n_components, random_state=0).fit_transform(words).astype(np.float32)
 
 
