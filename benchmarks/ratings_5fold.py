@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 from house import SEEDS, grid, n_parameters, search
 
 from recsys_utils import leaderboard, splits
 from recsys_utils.datasets import load_movielens
-from recsys_utils.evaluation import Report, evaluate_ratings, pool
+from recsys_utils.evaluation import RATING, Report, evaluate_ratings
 from recsys_utils.interactions import Interactions
 from recsys_utils.models import mf, mf_numba
+from recsys_utils.splits import TEST, TRAIN, VALIDATION
 
 SCALE = (1.0, 5.0)
 MOST_EPOCHS = 120
@@ -37,6 +39,36 @@ FITS = {
     "als": mf.fit_als,
     "mf": lambda train, **setting: mf_numba.fit_mf(train, **setting)[0],
 }
+
+
+def random_folds(data: Interactions, n_folds: int = 5, seed: int = 0) -> list[splits.Split]:
+    """Cross-validation over rows in random order: in split f, fold f is test and the next one is validation.
+
+    Every row is test exactly once. Users and items are not balanced over the folds, as in the tables of Surprise.
+    Raises ValueError for fewer than three folds.
+    """
+    if n_folds < 3:
+        raise ValueError(f"n_folds={n_folds}; expected at least 3: one to test, one to validate, the rest to train")
+    fold = np.random.default_rng(seed).permutation(len(data)) % n_folds
+    parts = (np.select([fold == f, fold == (f + 1) % n_folds], [TEST, VALIDATION], TRAIN) for f in range(n_folds))
+    return [splits.Split(data, part, f"ratings-{n_folds}fold") for part in parts]
+
+
+def pool(reports: list[Report]) -> Report:
+    """One rating report from those of the folds of a cross-validation: the sums of each user are added up.
+
+    It carries the fingerprint of the first fold. Raises ValueError without reports, and for one that is not of ratings.
+    """
+    if not reports:
+        raise ValueError("there are no reports to pool; expected one a fold")
+    first = reports[0]
+    for report in reports:
+        if report.names != RATING or (report.protocol, report.part) != (first.protocol, first.part):
+            raise ValueError(f"{report!r} cannot be pooled with {first!r}; expected rating reports of one protocol")
+    users, row = np.unique(np.concatenate([report.users for report in reports]), return_inverse=True)
+    columns = np.zeros((len(users), first.columns.shape[1]))
+    np.add.at(columns, row, np.concatenate([report.columns for report in reports]))
+    return replace(first, users=users, columns=columns, seconds=sum(report.seconds for report in reports))
 
 
 def measured(vectors: tuple[np.ndarray, np.ndarray], holdout: splits.Holdout) -> Report:
@@ -57,7 +89,7 @@ def trial(model: str, folds: list[splits.Split], setting: dict) -> dict:
 
 
 def measure(model: str, data: Interactions) -> None:
-    all_folds = [splits.random_folds(data, seed=seed) for seed in SEEDS]
+    all_folds = [random_folds(data, seed=seed) for seed in SEEDS]
     setting, selection = search(GRIDS[model], lambda setting: trial(model, all_folds[0], setting), "rmse", best=min)
     reports, seconds = [], []
     for seed, folds in zip(SEEDS, all_folds, strict=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -273,23 +273,6 @@ def evaluate_ratings(predictions: np.ndarray, holdout: Holdout) -> Report:
         raise ValueError(f"{truth.name} has no ratings to predict; use evaluate for rankings")
     sums = metrics.rating_sums(truth.users, truth.ratings, predictions, truth.n_users)[holdout.users]
     return Report(holdout.users, sums, RATING, None, {}, holdout.protocol, holdout.part, holdout.fingerprint)
-
-
-def pool(reports: list[Report]) -> Report:
-    """One rating report from those of the folds of a cross-validation: the sums of each user are added up.
-
-    It carries the fingerprint of the first fold. Raises ValueError without reports, and for one that is not of ratings.
-    """
-    if not reports:
-        raise ValueError("there are no reports to pool; expected one a fold")
-    first = reports[0]
-    for report in reports:
-        if report.names != RATING or (report.protocol, report.part) != (first.protocol, first.part):
-            raise ValueError(f"{report!r} cannot be pooled with {first!r}; expected rating reports of one protocol")
-    users, row = np.unique(np.concatenate([report.users for report in reports]), return_inverse=True)
-    columns = np.zeros((len(users), first.columns.shape[1]))
-    np.add.at(columns, row, np.concatenate([report.columns for report in reports]))
-    return replace(first, users=users, columns=columns, seconds=sum(report.seconds for report in reports))
 
 
 def evaluate_with_sampled_negatives(

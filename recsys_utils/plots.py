@@ -6,7 +6,6 @@ import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -110,12 +109,6 @@ def _named_rows(names: Sequence[str], x: str, title: str, reference: float | Non
     axes.set(xlabel=x, title=title, ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
     return figure, axes
-
-
-def lorenz(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lorenz curve of counts, shape (n,): shares of items, fewest first, and of events, both of shape (n + 1,)."""
-    ordered = np.sort(np.asarray(counts, float))
-    return np.linspace(0, 1, len(ordered) + 1), np.concatenate([[0], np.cumsum(ordered)]) / ordered.sum()
 
 
 def diagram(boxes: Sequence[tuple[str, float, float]], arrows: Sequence[tuple[int, int]], title: str = "") -> Figure:

@@ -127,19 +127,6 @@ def random_within_item(data: Interactions, test: float = 0.25, validation: float
     return Split(data, _cut(rank / size, test, validation), "within-item")
 
 
-def random_folds(data: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split]:
-    """Cross-validation over rows in random order: in split f, fold f is test and the next one is validation.
-
-    Every row is test exactly once. Users and items are not balanced over the folds, as in the tables of Surprise.
-    Raises ValueError for fewer than three folds.
-    """
-    if n_folds < 3:
-        raise ValueError(f"n_folds={n_folds}; expected at least 3: one to test, one to validate, the rest to train")
-    fold = np.random.default_rng(seed).permutation(len(data)) % n_folds
-    parts = [np.select([fold == f, fold == (f + 1) % n_folds], [TEST, VALIDATION], TRAIN) for f in range(n_folds)]
-    return [Split(data, part, f"ratings-{n_folds}fold") for part in parts]
-
-
 def leave_last_out(data: Interactions) -> Split:
     """Each user's last row in time is test, the one before it validation; ties keep the order of the file.
 

@@ -132,9 +132,3 @@ def test_a_model_has_its_colour_and_nothing_drawn_alone_wears_it():
     assert mpl.colors.to_hex(alone.lines[0].get_color()) == neutral
     assert mpl.colors.to_hex(bars.patches[0].get_facecolor()) == neutral
     plt.close("all")
-
-
-def test_lorenz():
-    items, events = plots.lorenz([3, 0, 1])
-    assert items.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    assert events.tolist() == pytest.approx([0, 0, 0.25, 1])

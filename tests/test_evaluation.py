@@ -26,7 +26,6 @@ from recsys_utils.evaluation import (
     evaluate_ratings,
     evaluate_with_sampled_negatives,
     membership,
-    pool,
     recommend,
     top_k,
 )
@@ -344,25 +343,6 @@ def test_ratings_are_pooled_and_users_resampled(holdout):
     no_stars = replace(holdout, truth=replace(holdout.truth, ratings=None))
     with pytest.raises(ValueError, match="demo has no ratings to predict"):
         evaluate_ratings(predictions, no_stars)
-
-
-def test_folds_are_pooled_over_ratings():
-    """As if one model had predicted all ratings: sums are added, so a large fold counts for more than a small one."""
-    data = world()
-    predictions = data.ratings + np.random.default_rng(0).normal(0, 1, len(data))
-    folds = splits.random_folds(data)
-    reports = [evaluate_ratings(predictions[fold.parts == splits.TEST], fold.test) for fold in folds]
-    pooled = pool(reports)
-    error = predictions - data.ratings
-    assert pooled.mean("rmse") == pytest.approx(np.sqrt((error**2).mean()))
-    assert pooled.mean("mae") == pytest.approx(np.abs(error).mean())
-    assert pooled.fingerprint == folds[0].fingerprint
-    np.testing.assert_array_equal(pooled.users, np.flatnonzero(data.user_counts))
-    ranking = evaluate(popularity(folds[0].test.seen), folds[0].test)
-    with pytest.raises(ValueError, match="expected rating reports of one protocol"):
-        pool([reports[0], ranking])
-    with pytest.raises(ValueError, match="there are no reports to pool"):
-        pool([])
 
 
 # --- intervals and comparisons

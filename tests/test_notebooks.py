@@ -75,7 +75,7 @@ def drop(*indices: int):
     return mutate
 
 
-COMPARED, MEASURED, TAKEAWAYS, QUESTION, STARTER, SOLUTION, REFERENCES = 65, 78, 80, 81, 82, 83, 90
+COMPARED, MEASURED, TAKEAWAYS, QUESTION, STARTER, CHECK, SOLUTION, REFERENCES = 65, 78, 80, 81, 82, 83, 84, 93
 BROKEN = {
     "run out of order": (put(3, execution_count=7), "cell 4: execution count 7, expected 2"),
     "never run": (put(3, execution_count=None), "cell 4: execution count None"),
@@ -89,7 +89,7 @@ BROKEN = {
     "an id twice": (put(3, id="cell-2"), "cell 4: cell id 'cell-2' is missing or not unique"),
     "skipped": (put(3, metadata={"tags": ["nbval-skip"]}), "cell 4: the tag nbval-skip is not allowed"),
     "may raise": (put(3, metadata={"tags": ["raises-exception"]}), "cell 4: the tag raises-exception is not allowed"),
-    "hidden": (put(13, metadata={"tags": ["hide-cell"]}), "cell 14: only solutions are hidden"),
+    "hidden": (put(13, metadata={"tags": ["hide-cell"]}), "cell 14: only checks and solutions are hidden"),
     "compared too little": (put(COMPARED, metadata={}), "4 cells have the tag nbval-check-output, at least 5"),
     "no title": (replace(0, "# 4. The", "4. The"), "cell 1: the first cell must be Markdown and begin with the title"),
     "two promises": (replace(0, "- do something;\n", ""), "cell 1: the first cell must say in three bullets"),
@@ -101,7 +101,7 @@ BROKEN = {
     "another chapter": (replace(1, '"04_neigh', '"03_neigh'), "the setup cell must call display.chapter"),
     "a magic": (put(3, source="%time print(6)"), "cell 4: '%time print.6.': a chapter uses no magics"),
     "a cell magic": (put(3, source="%%capture\nprint(6)"), "cell 4: '%%capture': a chapter uses no magics"),
-    "not Python": (put(SOLUTION, source="%time answer = 3"), "cell 84: .%time answer"),
+    "not Python": (put(SOLUTION, source="%time answer = 3"), "cell 85: .%time answer"),
     "a shell": (put(3, source="!pip install x"), "cell 4: '!pip install x': a chapter uses no magics"),
     "pip again": (replace(1, "training.seed", "%pip install x\ntraining.seed"), "cell 2: '%pip install x'"),
     "a directive": (prose(":::{note}\nhello\n:::\n\n"), "cell 3: .* is MyST"),
@@ -136,25 +136,38 @@ BROKEN = {
         lambda content: [put(index, source="x = 1\n" * 7)(content) for index in range(3, 79, 2)],
         "the median code cell has 7 lines",
     ),
-    "two exercises": (drop(87, 88, 89), "2 exercises with a solution, expected 3 to 5"),
-    "a solution's title": (replace(SOLUTION, "Solution 4.1", "Solution 4.2"), "cell 84: the cell must begin with"),
-    "a solution in sight": (put(SOLUTION, metadata={}), "cell 84: the solution needs the tag hide-cell"),
+    "two exercises": (drop(89, 90, 91, 92), "2 exercises with a solution, expected 3 to 5"),
+    "a solution's title": (replace(SOLUTION, "Solution 4.1", "Solution 4.2"), "cell 85: the cell must begin with"),
+    "a solution in sight": (put(SOLUTION, metadata={}), "cell 85: the solution needs the tag hide-cell"),
     "a solution without assert": (
-        replace(SOLUTION, "assert np", "np"),
-        "cell 84: the solution must end in an assert",
+        replace(SOLUTION, "assert check", "check"),
+        "cell 85: the solution must end in an assert that calls check_4_1",
     ),
-    "no question": (replace(QUESTION, "Exercise 4.1", "Question"), "cell 84: no Markdown cell .* asks Exercise 4.1"),
-    "no starter": (put(STARTER, metadata={}), "cell 84: the solution has no starter"),
-    "another name": (put(STARTER, source="mine = ..."), r"cell 84: the solution sets none .*\['mine'\]"),
+    "a solution with another check": (
+        replace(SOLUTION, "check_4_1", "check_4_2"),
+        "cell 85: the solution must end in an assert that calls check_4_1",
+    ),
+    "no check": (drop(CHECK), "cell 84: before the solution a folded cell must set check_4_1"),
+    "a check's title": (replace(CHECK, "Check 4.1", "Check 4.2"), "cell 84: the cell must begin with .*Check 4.1"),
+    "a check in sight": (put(CHECK, metadata={}), "cell 84: the check needs the tag hide-cell"),
+    "a check that is not called": (replace(CHECK, "check_4_1(answer);", ""), "cell 85: before the solution a folded"),
+    "a check of one's own": (replace(CHECK, "checker(right", "dict(right"), "cell 85: before the solution a folded"),
+    "a check that answers": (
+        replace(CHECK, "right = ", "answer = right = "),
+        r"cell 84: the check sets \['answer'\], which belong to the reader",
+    ),
+    "no question": (replace(QUESTION, "Exercise 4.1", "Question"), "cell 85: no Markdown cell .* asks Exercise 4.1"),
+    "no starter": (put(STARTER, metadata={}), "cell 85: the solution has no starter"),
+    "another name": (put(STARTER, source="mine = ..."), r"cell 85: the solution sets none .*\['mine'\]"),
     "no table": (put(MEASURED, source="## The end"), "the section `## What we measured` is missing"),
     "two take-aways": (replace(TAKEAWAYS, "\n- What surprised you.", ""), "cell 81: 2 take-aways, expected 3 to 6"),
     "no references": (put(REFERENCES, source="## The end"), "the section `## References` is missing"),
     "a reference of its own": (
         replace(REFERENCES, "10.1145/2827872", "10.1145/99"),
-        "cell 91: 10.1145/99 is not in references",
+        "cell 94: 10.1145/99 is not in references",
     ),
     "references without links": (replace(REFERENCES, "https://doi.org/", ""), "the references hold no DOI"),
-    "a citation of its own": (prose("See [x](https://doi.org/10.1/2)."), "cell 91: 10.1/2 is not in references"),
+    "a citation of its own": (prose("See [x](https://doi.org/10.1/2)."), "cell 94: 10.1/2 is not in references"),
 }
 
 

@@ -31,6 +31,15 @@ PINNED = {
 }
 
 
+def test_the_chapters_environment_holds_what_is_declared_and_nothing_more():
+    bare, full = check.asked_for(["recsys-utils"]), check.asked_for([f"recsys-utils{check.CHAPTER_EXTRAS}", "nbval"])
+    assert {"numpy", "typing-extensions"} <= bare.keys() < full.keys()
+    assert {"torch", "tensorflow", "h5py", "anyio", "ipykernel"} <= full.keys() - bare.keys()  # some through others
+    assert not full.keys() & {"jupyterlab", "jupyter-book", "ranx", "hypothesis", "ruff", "psycopg-c"}
+    with pytest.raises(check.metadata.PackageNotFoundError, match="no-such-package"):
+        check.asked_for(["no-such-package"])
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
     return zipfile.ZipFile(check.build_wheel(tmp_path_factory.mktemp("wheel") / "dist"))

@@ -186,26 +186,3 @@ def test_time_is_needed(split_by):
     data = Interactions([0], [0], user_ids=[0], item_ids=[0], name="clicks")
     with pytest.raises(ValueError, match=r"clicks has no time stamps, .* use random_per_user"):
         split_by(data)
-
-
-# --- cross-validation
-
-
-def test_folds_test_every_row_once():
-    data = world()
-    folds = splits.random_folds(data, 5, seed=0)
-    tested = np.stack([fold.parts == TEST for fold in folds])
-    np.testing.assert_array_equal(tested.sum(axis=0), 1)
-    np.testing.assert_array_equal(np.stack([fold.parts == VALIDATION for fold in folds]), np.roll(tested, -1, axis=0))
-    assert np.ptp(tested.sum(axis=1)) <= 1
-    assert {fold.protocol for fold in folds} == {"ratings-5fold"}
-    for fold in folds:
-        check_holdout(fold.test)
-    again, other = splits.random_folds(data, 5, seed=0), splits.random_folds(data, 5, seed=1)
-    assert [fold.fingerprint for fold in folds] == [fold.fingerprint for fold in again]
-    assert folds[0].fingerprint != other[0].fingerprint
-
-
-def test_two_folds_are_too_few():
-    with pytest.raises(ValueError, match="n_folds=2; expected at least 3"):
-        splits.random_folds(world(), 2)

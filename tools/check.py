@@ -18,6 +18,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -121,15 +122,45 @@ def build_wheel(folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
+def asked_for(requirements: Iterable[str]) -> dict[str, metadata.Distribution]:
+    """The packages installed here that `requirements` ask for, through others too, by name."""
+    from packaging.requirements import Requirement  # here: `make book` runs this file without it
+    from packaging.utils import canonicalize_name
+
+    waiting, found, seen = [Requirement(line) for line in requirements], {}, set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        package = found.setdefault(name, metadata.distribution(name))
+        extras = {"", *requirement.extras} - {extra for known, extra in seen if known == name}
+        seen |= {(name, extra) for extra in extras}
+        needs = [Requirement(line) for line in package.requires or []]
+        waiting += [need for need in needs for extra in extras
+                    if need.marker is None or need.marker.evaluate({"extra": extra})]
+    return found
+
+
 def chapters_python(wheel: Path) -> Path:
-    """Interpreter of an environment that holds the wheel, nbval, and nothing else of the project."""
-    folder, constraints = BUILD / "chapters-env", BUILD / "constraints.txt"  # the latter is make's: see Makefile
+    """Interpreter of an environment that holds the wheel, nbval, what they ask for, and nothing else of the project.
+
+    What they ask for is installed here already: it is linked, not downloaded again, for it takes gigabytes.
+    """
+    folder, tools = BUILD / "chapters-env", ["nbval", "pytest", "pytest-xdist"]
+    venv.create(folder, clear=True, with_pip=False)
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    needed = asked_for([f"recsys-utils{CHAPTER_EXTRAS}", *tools])
+    for file in (file for name, package in needed.items() if name != "recsys-utils" for file in package.files or []):
+        source, target = file.locate(), Path(os.path.normpath(site / file))
+        if target.parent == folder / "bin" or target.exists() or not Path(source).exists():
+            continue  # scripts name the interpreter that they belong to
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # no links on this file system
+            shutil.copy2(source, target)
     python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, clear=True, with_pip=True)
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", constraints]
-    subprocess.run([*install, f"{wheel}{CHAPTER_EXTRAS}", "nbval", "pytest", "pytest-xdist"], check=True)
-    subprocess.run([*install, "--force-reinstall", "--no-deps", wheel], check=True)  # the version may be the same
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "--no-index", f"{wheel}{CHAPTER_EXTRAS}", *tools], check=True)
     return python
 
 

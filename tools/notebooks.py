@@ -39,7 +39,7 @@ MOST_BYTES, MOST_IMAGE_BYTES = 1_000_000, 100_000
 LEAST_COMPARED = 5
 
 NAME = re.compile(r"\d\d_[a-z][a-z_]*")
-SOLUTION = re.compile(r'# @title Solution (\d+)\.(\d+) \{display-mode: "form"\}\n')
+TITLE = '# @title {} {{display-mode: "form"}}\n'  # of a folded cell, as Colab reads it
 # A measured number: a decimal, a percentage, or a count before times, ×, or a unit of time or memory.
 TYPED_NUMBER = re.compile(
     r"(?<![\w.])\d*\.\d+(?![\w.])"
@@ -81,8 +81,16 @@ def is_code(cell: dict) -> bool:
     return cell["cell_type"] == "code"
 
 
+def is_check(cell: dict) -> bool:
+    return is_code(cell) and source(cell).startswith("# @title Check")
+
+
 def is_solution(cell: dict) -> bool:
     return is_code(cell) and source(cell).startswith("# @title Solution")
+
+
+def is_folded(cell: dict) -> bool:
+    return is_check(cell) or is_solution(cell)
 
 
 def markdown(cells: list[dict]) -> Iterator[tuple[int, str]]:
@@ -164,8 +172,8 @@ def metadata(notebook: dict) -> Findings:
         seen.add(cell.get("id"))
         for tag in {"nbval-skip", "raises-exception"} & set(tags(cell)):
             yield index, f"the tag {tag} is not allowed: every cell runs and succeeds"
-        if "hide-cell" in tags(cell) and not is_solution(cell):
-            yield index, "only solutions are hidden: remove the tag hide-cell"
+        if "hide-cell" in tags(cell) and not is_folded(cell):
+            yield index, "only checks and solutions are hidden: remove the tag hide-cell"
     compared = sum("nbval-check-output" in tags(cell) for cell in notebook["cells"])
     if compared < LEAST_COMPARED:
         yield None, f"{compared} cells have the tag nbval-check-output, at least {LEAST_COMPARED} are needed"
@@ -249,10 +257,10 @@ def counted_lines(cell: dict) -> int:
 
 
 def measure(name: str, cells: list[dict]) -> dict[str, float]:
-    """Cells, words, lines of code (without solutions), and the median and the longest cell."""
-    lengths = [counted_lines(cell) for cell in cells if is_code(cell) and not is_solution(cell)] or [0]
+    """Cells (without checks), words, lines of code (without checks and solutions), the median and the longest cell."""
+    lengths = [counted_lines(cell) for cell in cells if is_code(cell) and not is_folded(cell)] or [0]
     return {
-        "cells": len(cells),
+        "cells": sum(not is_check(cell) for cell in cells),
         "words": sum(len(text.split()) for _, text in markdown(cells)),
         "lines of code": sum(lengths),
         "median": statistics.median(lengths),
@@ -269,7 +277,7 @@ def size(name: str, cells: list[dict]) -> Findings:
     if measured["median"] > MEDIAN_LINES:
         yield None, f"the median code cell has {measured['median']:g} lines, at most {MEDIAN_LINES} are allowed"
     for index, cell in enumerate(cells):
-        if is_code(cell) and not is_solution(cell) and counted_lines(cell) > MOST_LINES:
+        if is_code(cell) and not is_folded(cell) and counted_lines(cell) > MOST_LINES:
             yield index, f"{counted_lines(cell)} lines of code, at most {MOST_LINES} are allowed: split the cell"
 
 
@@ -315,30 +323,42 @@ def starter_probe(starter: str, solution: str) -> str:
     )
 
 
+def calls(node: ast.AST, function: str) -> bool:
+    """Whether a statement calls the function, anywhere in it."""
+    return any(isinstance(inner, ast.Call) and ast.unparse(inner.func) == function for inner in ast.walk(node))
+
+
 def exercises(name: str, cells: list[dict]) -> Findings:
-    """Three to five, each with a starter cell, and a folded solution that ends in an assert."""
+    """Three to five, each with a starter cell, a folded check, and a folded solution that passes the check."""
     pairs = exercise_pairs(cells)
     if not 3 <= len(pairs) <= 5:
         yield None, f"{len(pairs)} exercises with a solution, expected 3 to 5"
     for order, (starter, index) in enumerate(pairs, start=1):
         label = f"{int(name[:2])}.{order}"
-        text = source(cells[index])
-        title = SOLUTION.match(text)
-        if title is None or f"{title[1]}.{title[2]}" != label:
-            yield index, f'the cell must begin with `# @title Solution {label} {{display-mode: "form"}}`'
-        if "hide-cell" not in tags(cells[index]):
-            yield index, "the solution needs the tag hide-cell"
+        checker = f"check_{label.replace('.', '_')}"
+        check = index - 1 if is_check(cells[index - 1]) else None
+        for what, at in (("Solution", index), ("Check", check)):
+            title = TITLE.format(f"{what} {label}")
+            if at is not None and not source(cells[at]).startswith(title):
+                yield at, f"the cell must begin with `{title.strip()}`"
+            if at is not None and "hide-cell" not in tags(cells[at]):
+                yield at, f"the {what.lower()} needs the tag hide-cell"
         if not any(f"Exercise {label}" in before for at, before in markdown(cells) if at < index):
             yield index, f"no Markdown cell before it asks Exercise {label}"
-        body = parsed(text).body
-        if not body or not isinstance(body[-1], ast.Assert):
-            yield index, "the solution must end in an assert that compares with a value computed another way"
+        body = parsed(source(cells[index])).body
+        if not body or not isinstance(body[-1], ast.Assert) or not calls(body[-1], checker):
+            yield index, f"the solution must end in an assert that calls {checker}"
+        checks = [] if check is None else parsed(source(cells[check])).body
+        if not checks or not calls(checks[-1], checker) or not any(calls(node, "checker") for node in checks):
+            yield index, f"before the solution a folded cell must set {checker} = checker(…) and end in a call of it"
         if starter is None:
             yield index, "the solution has no starter: put a cell with the tag exercise before it (`answer = ...`)"
-        else:
-            names = set().union(*map(stored_names, parsed(source(cells[starter])).body))
-            if not names & set().union(*map(stored_names, body)):
-                yield index, f"the solution sets none of the names that its starter sets: {sorted(names)}"
+            continue
+        names = set().union(*map(stored_names, parsed(source(cells[starter])).body))
+        if not names & set().union(*map(stored_names, body)):
+            yield index, f"the solution sets none of the names that its starter sets: {sorted(names)}"
+        if changed := sorted(names & set().union(*map(stored_names, checks))):
+            yield check, f"the check sets {changed}, which belong to the reader"
 
 
 def closing(cells: list[dict], bibliography: Path) -> Findings:
@@ -379,7 +399,7 @@ def from_template(name: str) -> dict:
     """The template notebook as the chapter `name`: its link, its number, the module it exports to."""
     text = TEMPLATE.read_text("utf-8").replace("99_template", name)
     text = text.replace("models/template.py", f"models/{name[3:]}.py")
-    return json.loads(re.sub(r"(# |Exercise |Solution )99\.", rf"\g<1>{int(name[:2])}.", text))
+    return json.loads(re.sub(r"(# |Exercise |Check |Solution |check_)99(?=[._])", rf"\g<1>{int(name[:2])}", text))
 
 
 def new(name: str) -> Path:

@@ -64,7 +64,7 @@ def take_article(soup: BeautifulSoup, name: str, names: Iterable[str]) -> Tag:
     for element in article.select("summary .expanded"):
         element.decompose()
     for element in article.select("summary .collapsed"):
-        element.string = "Solution"  # there is nothing to show or hide on paper
+        element.string = element.get_text().removeprefix("Show the ").capitalize()  # paper neither shows nor hides
     for element in article.find_all("img", src=True):
         if not urlsplit(element["src"]).scheme:
             element["src"] = posixpath.normpath(posixpath.join(folder, element["src"]))
