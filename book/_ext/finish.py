@@ -19,8 +19,8 @@ MENDS = [
     # The role of bibliography entries was withdrawn from the standard; a list holds list items.
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
     # One label serves all folded cells, but not all of them are solutions.
-    (re.compile(r"Show the solution(</p>\s*<p[^>]*>)Hide the solution((?:(?!</?pre).)*<pre>(?:<[^>]+>)*# @title Check)", re.S),
-     r"Show the check\1Hide the check\2"),
+    (re.compile(r"Show the solution(</p>\s*<p[^>]*>)Hide the solution((?:(?!</?pre).)*<pre>(?:<[^>]+>)*# @title Check)",
+                re.S), r"Show the check\1Hide the check\2"),
     # The label would be read in place of the words "Show the solution".
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     # Source files are for keeping, not for showing in the window.
