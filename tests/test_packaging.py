@@ -121,7 +121,7 @@ def test_requirements_are_exact_and_local_to_no_machine():
 
 
 def test_importing_the_package_loads_no_framework_and_no_model():
-    heavy = {"torch", "tensorflow", "keras", "recsys_utils.models"}
+    heavy = {"torch", "tensorflow", "keras", "pyspark", "recsys_utils.models", "recsys_utils.scale"}
     code = f"import sys, recsys_utils; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run(
         [check.sys.executable, "-c", code], cwd=check.ROOT, check=True, capture_output=True, text=True
