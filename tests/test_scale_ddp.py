@@ -18,7 +18,7 @@ from recsys_utils.scale import ddp, spark
 
 SETTINGS = {"embedding_dim": 8, "temperature": 0.2, "learning_rate": 0.01, "batch_size": 64, "epochs": 3}
 SETTINGS |= {"n_uniform": 2}
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 if sys.platform == "linux":
     ENVIRONMENT["GLOO_SOCKET_IFNAME"] = "lo"
 
@@ -63,10 +63,9 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from recsys_utils.models.two_tower_ddp import JoinedBatch, share
 from recsys_utils.models.two_tower_torch import TwoTower, in_batch_loss
-from recsys_utils.scale.ddp import join
 
 given = torch.load(sys.argv[1], weights_only=True)
-join()
+dist.init_process_group("gloo")
 towers = TwoTower(60, 50, 8, 0.2)
 towers.load_state_dict(given["towers"])
 parts = [share(given[name], dist.get_rank(), dist.get_world_size()) for name in ("users", "items", "more")]

@@ -198,7 +198,7 @@ WITH_NULLS = {"user": "Int32", "item": "Int32", "timestamp": "Int64", "row": "In
 BROKEN = {
     "a null id": (
         lambda part: part.astype(WITH_NULLS).mask(part["row"] == part["row"].max()),
-        "part-00001.parquet has 1 rows with a null",
+        "part-00001.parquet has missing values, by column: {'user': 1, 'item': 1",
     ),
     "another type": (lambda part: part.astype({"user": "int64"}), r"'user': 'int64'.*expected .*'user': 'int32'"),
     "a missing column": (lambda part: part.drop(columns="row"), r"part-00001.parquet has the columns .*expected"),

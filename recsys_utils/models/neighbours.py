@@ -80,7 +80,7 @@ def ease(X: sparse.csr_matrix, regularization: float) -> np.ndarray:
     scores are X @ B.
 
     X: ones, shape (n_users, n_items). regularization: λ > 0 in units of co-occurrence counts;
-    ValueError otherwise. Memory 8 · n_items² bytes three times over; time grows with n_items³.
+    ValueError otherwise. Memory 8 · n_items² bytes five times over; time grows with n_items³.
     """
     if not regularization > 0:
         raise ValueError(f"regularization={regularization}; expected λ > 0, or the matrix cannot be inverted")

@@ -17,7 +17,7 @@ def house_parts(table: DataFrame, test=0.2, validation=0.1, order=("timestamp", 
     """
     user = Window.partitionBy("user")
     position = (F.row_number().over(user.orderBy(*order)) - 1) / F.count("*").over(user)
-    first_test, first_validation = 1 - test - 1e-9, 1 - test - validation - 1e-9
+    first_test, first_validation = 1 - test - 1e-9, 1 - test - validation - 1e-9  # a rounded 0.8 is 0.8
     part = F.when(position >= first_test, TEST).when(position >= first_validation, VALIDATION)
     return table.withColumn("part", part.otherwise(TRAIN))
 
@@ -45,9 +45,10 @@ def as_matrix(factors: DataFrame, n: int) -> np.ndarray:
 
 
 def top_k(user_factors: DataFrame, V: np.ndarray, met: DataFrame, k: int = 10) -> DataFrame:
-    """The k best items of every user, columns user and items, best first, -1 where nothing is left.
+    """The k best items of every user with factors: columns user and items, best first, -1 for none left.
 
     V: item factors, (n_items, d), sent to every worker once. met: columns user and item, to be left out.
+    A worker holds about four arrays of n_items × spark.sql.execution.arrow.maxRecordsPerBatch numbers.
     """
     sent = user_factors.sparkSession.sparkContext.broadcast(V)
     lists = met.groupBy("user").agg(F.collect_list("item").alias("met"))

@@ -1,9 +1,11 @@
 """Two towers trained by several processes, with checkpoints: the program that torchrun starts.
 
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --standalone --nproc-per-node 2 --max-restarts 1 -m recsys_utils.scale.ddp --train FOLDER --out FOLDER …
 
-On a cluster the same line runs on each machine, with --nnodes N --rdzv-backend c10d --rdzv-endpoint HOST:PORT in place
-of --standalone. --train is what `scale.spark.write_interactions` writes; all machines must see both folders.
+The variable gives every attempt a meeting place of its own. On a cluster the same line runs on each machine, with
+--nnodes N --rdzv-backend c10d --rdzv-endpoint HOST:PORT in place of --standalone. --train is what
+`scale.spark.write_interactions` writes; all machines must see both folders.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ def train(rows: Interactions, out: Path, settings: dict, every: int, kill_at: in
 
     settings: NEEDED and DEFAULTS, as in fit_two_tower; batch_size is that of all ranks together. every: steps between
     two checkpoints. kill_at: the last rank ends itself before this step, the first time. The batches are those of
-    chapter 10's fit_two_tower, however many ranks there are.
+    chapter 10's fit_two_tower, less the rows that the ranks cannot share equally (see share).
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(settings["seed"])
@@ -118,6 +120,8 @@ def train(rows: Interactions, out: Path, settings: dict, every: int, kill_at: in
         order, size = rng.permutation(len(rows)), settings["batch_size"]
         for batch in range(first, -(-len(rows) // size)):
             mine = share(order[batch * size:(batch + 1) * size], rank, ranks)
+            if not len(mine):
+                continue  # the last batch has fewer rows than there are ranks
             if step == kill_at and rank == ranks - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
                 os.kill(os.getpid(), signal.SIGKILL)
             adam.zero_grad()
@@ -129,18 +133,6 @@ def train(rows: Interactions, out: Path, settings: dict, every: int, kill_at: in
                 write_checkpoint(path, model, adam, identity, now)
         first = 0
     return model.eval()
-
-
-def join() -> None:
-    """Join the group that torchrun started, by gloo.
-
-    As init_process_group, but each attempt meets in a place of its own in torchrun's store: where that store outlives
-    a restart, a new worker may read the address of a dead one (seen with torch 2.13).
-    """
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    attempt = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
-    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group("gloo", store=attempt, rank=rank, world_size=ranks)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -155,7 +147,10 @@ def main(words: list[str] | None = None) -> int:
     given = parser.parse_args(words)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         parser.error("torchrun starts this program; see the line in its docstring")
-    join()
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        parser.error("set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun: in the store that it would share, "
+                     "processes that start anew find the addresses of the dead (seen with torch 2.13)")
+    dist.init_process_group("gloo")
     try:
         settings = DEFAULTS | given.settings
         if set(settings) != NEEDED | set(DEFAULTS):

@@ -56,11 +56,13 @@ def session(master: str = "local[2]", memory: str = "1g", partitions: int = 4, *
     for instance, by ** and a dictionary. Raises SparkError without a Java that it can use.
     """
     java_version()
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable  # the workers import what we import
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if master.startswith("local"):  # elsewhere executors must find the driver by its real address
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.master(master).appName("recsys_utils")
     chosen = {
         "spark.driver.memory": memory,
@@ -78,8 +80,9 @@ def session(master: str = "local[2]", memory: str = "1g", partitions: int = 4, *
         os.dup2(log.fileno(), 2)  # the Java process inherits it: its greetings are not the reader's
         try:
             return builder.getOrCreate()
-        except (PySparkException, OSError) as error:
-            raise SparkError(f"Spark did not start: {Path(log.name).read_text()[-500:] or error}") from error
+        except (PySparkException, Py4JError, OSError) as error:
+            log.seek(0)
+            raise SparkError(f"Spark did not start at {master}: {log.read()[-500:] or error}") from error
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
@@ -153,11 +156,11 @@ def read_interactions(spark: SparkSession, folder: Path | str) -> DataFrame:
         if found != SCHEMA:
             raise ValueError(f"{file.name} has the columns {found}; expected {SCHEMA}")
     table = spark.read.parquet(*map(str, files))
-    missing = table.where(" or ".join(f"{name} is null" for name in SCHEMA)).withColumn("file", F.input_file_name())
-    faulty = missing.groupBy("file").count().orderBy("file").first()
-    if faulty is not None:
-        raise ValueError(f"{Path(faulty['file']).name} has {faulty['count']} rows with a null in {', '.join(SCHEMA)}; "
-                         "remove them where the files are made, for nobody knows whose they are")
+    nulls = [F.sum(F.col(name).isNull().cast("int")).alias(name) for name in SCHEMA]
+    for row in table.groupBy(F.input_file_name().alias("file")).agg(*nulls).orderBy("file").collect():
+        if missing := {name: row[name] for name in SCHEMA if row[name]}:
+            raise ValueError(f"{Path(row['file']).name} has missing values, by column: {missing}; remove these rows "
+                             "where the files are made, for nobody knows whose they are")
     return table
 
 
