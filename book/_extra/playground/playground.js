@@ -487,7 +487,8 @@ const Playground = (() => {
       const shared = Array.from(counts.values()).filter((count) => count === spoken.length).length;
       const films = profile.liked.length === 1 ? "1 film" : `${profile.liked.length} films`;
       const lists = spoken.length === 1 ? "1 model names" : `${spoken.length} models name`;
-      return `You like ${films}. ${lists} ${counts.size} different films; in every list: ${shared}.`;
+      const both = spoken.length === 2 ? "in both lists" : "in every list";
+      return `You like ${films}. ${lists} ${counts.size} different films; ${both}: ${shared}.`;
     }
 
     // said: what a screen reader should hear first; null while a slider moves, when nothing is to be heard.
