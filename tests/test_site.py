@@ -224,6 +224,16 @@ def test_answers_unfold_by_keyboard_and_without_scripts(site, browser):
         page.context.close()
 
 
+def test_every_folded_cell_says_what_is_in_it(site):
+    for path in sorted(site.glob("notebooks/*.html")):
+        folds = [fold for fold in parse(path).select(".bd-article details") if fold.select_one("pre")]
+        assert len(folds) >= 6, path.name
+        for fold in folds:
+            what = fold.select_one("pre").get_text().split()[2]  # "# @title Check 4.1 …"
+            assert f"Show the {what.lower()}" in fold.summary.get_text(), f"{path.name}: {fold.summary.get_text()}"
+        assert {"Check", "Solution"} == {fold.select_one("pre").get_text().split()[2] for fold in folds}
+
+
 def test_search_finds_popularity(site, browser):
     faults = []
     page = browser.new_page(viewport={"width": LARGE, "height": 900})
