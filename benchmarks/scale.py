@@ -39,7 +39,6 @@ from recsys_utils.models.growth import enlarge
 
 FACTORS, DRAWS = (1, 2, 4, 8, 16), (0, 1)
 MEMORY = 16e9  # bytes: a laptop's
-FILE = "scale"
 ROWS, COPIES = (224, 16), 8  # copies of users and of items; Parquet files
 
 
@@ -219,8 +218,9 @@ def ddp() -> list[dict]:
     return rows
 
 
-PARTS = {"growth": growth, "house": house, "spark": spark_large, "ddp": ddp}
-NAMES = {"growth": ("growth",), "house": ("MLlib",), "spark": ("20 million",), "ddp": ("two towers",)}
+# What measures a part, and how the names of its rows begin.
+PARTS = {"growth": (growth, "growth"), "house": (house, "MLlib"), "spark": (spark_large, "20 million"),
+         "ddp": (ddp, "two towers")}
 
 
 def main() -> None:
@@ -231,10 +231,11 @@ def main() -> None:
     if given.one:
         print(json.dumps(measured(given.one[0], int(given.one[1]), int(given.one[2]))))
         return
-    path = results_folder() / "speed" / f"{FILE}.json"
+    path = results_folder() / "speed" / "scale.json"
     for part in given.parts or PARTS:
         kept = json.loads(path.read_text("utf-8")) if path.exists() else []
-        write(FILE, [cells for cells in kept if not cells["name"].startswith(NAMES[part])] + PARTS[part]())
+        measure, beginning = PARTS[part]
+        write("scale", [cells for cells in kept if not cells["name"].startswith(beginning)] + measure())
 
 
 if __name__ == "__main__":

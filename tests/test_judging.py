@@ -23,7 +23,7 @@ from recsys_utils.models.beyond_accuracy import (
     tail_share,
 )
 from recsys_utils.models.judging import holm, randomization_test
-from recsys_utils.models.long_tail import gini
+from recsys_utils.models.long_tail import gini, lorenz
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -169,6 +169,12 @@ def test_holm_keeps_the_chance_of_one_false_announcement():
 
 def test_exposure_counts_lists_and_leaves_empty_places_out():
     assert exposure(np.array([[0, 2], [2, -1]]), 4).tolist() == [1, 0, 2, 0]
+
+
+def test_lorenz():
+    items, events = lorenz([3, 0, 1])
+    assert items.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert events.tolist() == pytest.approx([0, 0, 0.25, 1])
 
 
 def test_gini_of_equals_is_zero_and_of_one_winner_near_one():

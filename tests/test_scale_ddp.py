@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from core_checks import world
+from recsys_utils import retrieval
 from recsys_utils.models.two_tower_ddp import share
 from recsys_utils.models.two_tower_torch import TwoTower, fit_two_tower, in_batch_loss, load, log_frequencies
 from recsys_utils.scale import ddp, spark
@@ -180,7 +181,7 @@ def test_a_cut_checkpoint_is_refused(model, tmp_path, content):
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(model, tmp_path, monkeypatch):
     path = tmp_path / ddp.CHECKPOINT
     ddp.write_checkpoint(path, *model, {}, {"step": 1})
-    monkeypatch.setattr(ddp, "save_file", lambda tensors, draft, metadata: (draft.write_bytes(b"half"), 1 / 0))
+    monkeypatch.setattr(retrieval, "write_file", lambda draft, content: (draft.write_bytes(content[:99]), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         ddp.write_checkpoint(path, *model, {}, {"step": 2})
     assert ddp.read_checkpoint(path, *model, {}) == {"step": 1}

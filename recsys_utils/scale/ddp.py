@@ -23,12 +23,13 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as dump
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys_utils.interactions import Interactions
 from recsys_utils.models.two_tower_ddp import JoinedBatch, share
 from recsys_utils.models.two_tower_torch import TwoTower, log_frequencies, save
+from recsys_utils.retrieval import replace_file
 from recsys_utils.training import check_settings
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -61,9 +62,7 @@ def write_checkpoint(path: Path, model: TwoTower, adam: torch.optim.Adam, settin
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, moments in adam.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
-    draft = path.with_suffix(".draft")
-    save_file(tensors, draft, {"settings": json.dumps(settings), "state": json.dumps(state)})
-    os.replace(draft, path)
+    replace_file(path, dump(tensors, {"settings": json.dumps(settings), "state": json.dumps(state)}))
 
 
 def read_checkpoint(path: Path, model: TwoTower, adam: torch.optim.Adam, settings: dict) -> dict:
