@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from core_checks import world
 from recsys_utils import retrieval
 from recsys_utils.models.two_tower_ddp import share
-from recsys_utils.models.two_tower_torch import TwoTower, fit_two_tower, in_batch_loss, load, log_frequencies
+from recsys_utils.models.two_tower_torch import TwoTower, fit_two_tower, in_batch_loss, load, log_frequencies, save
 from recsys_utils.scale import ddp, spark
 
 SETTINGS = {"embedding_dim": 8, "temperature": 0.2, "learning_rate": 0.01, "batch_size": 64, "epochs": 3}
@@ -61,22 +62,22 @@ STEP = '''
 import sys
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 from recsys_utils.models.two_tower_ddp import JoinedBatch, share
-from recsys_utils.models.two_tower_torch import TwoTower, in_batch_loss
+from recsys_utils.models.two_tower_torch import in_batch_loss, load
 
-given = torch.load(sys.argv[1], weights_only=True)
+folder = sys.argv[1]
+towers, given = load(folder + "/towers"), load_file(folder + "/batch.safetensors")
 dist.init_process_group("gloo")
-towers = TwoTower(60, 50, 8, 0.2)
-towers.load_state_dict(given["towers"])
 parts = [share(given[name], dist.get_rank(), dist.get_world_size()) for name in ("users", "items", "more")]
 module = JoinedBatch(towers, given["log_q"], given["seen"])
-if sys.argv[3] == "local":
+if sys.argv[2] == "local":
     module.forward = lambda users, items, more: in_batch_loss(towers, users, items, given["log_q"], given["seen"], more)
 together = DistributedDataParallel(module)  # kept: without it nothing would average the gradients
 together(*parts).backward()
 if dist.get_rank() == 0:
-    torch.save([p.grad for p in towers.parameters()], sys.argv[2])
+    save_file({name: p.grad for name, p in towers.named_parameters()}, folder + "/gradient.safetensors")
 dist.destroy_process_group()
 '''
 
@@ -91,13 +92,15 @@ def test_two_ranks_have_the_gradient_of_the_joined_batch_and_local_negatives_hav
     users, items = (torch.from_numpy(codes[rows]) for codes in (data.users, data.items))
     more = torch.from_numpy(rng.integers(0, 50, (64, 2), dtype=np.int32))
     in_batch_loss(towers, users, items, log_q, seen, more).backward()
-    given = {"towers": towers.state_dict(), "log_q": log_q, "seen": seen, "users": users, "items": items, "more": more}
-    torch.save(given, tmp_path / "given.pt")
+    save(towers, tmp_path / "towers")
+    batch = {"log_q": log_q, "seen": seen, "users": users, "items": items, "more": more}
+    save_file(batch, tmp_path / "batch.safetensors")
     (tmp_path / "step.py").write_text(STEP, "utf-8")
-    done = torchrun(tmp_path / "step.py", tmp_path / "given.pt", tmp_path / "gradient.pt", negatives)
+    done = torchrun(tmp_path / "step.py", tmp_path, negatives)
     assert done.returncode == 0, done.stderr
-    theirs = torch.load(tmp_path / "gradient.pt", weights_only=True)
-    apart = max(float((a - p.grad).abs().max()) for a, p in zip(theirs, towers.parameters(), strict=True))
+    theirs = load_file(tmp_path / "gradient.safetensors")
+    assert len(theirs) == len(list(towers.parameters()))
+    apart = max(float((theirs[name] - p.grad).abs().max()) for name, p in towers.named_parameters())
     assert apart < 1e-5 if negatives == "joined" else apart > 1e-3
 
 
